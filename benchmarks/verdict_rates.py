@@ -1,0 +1,182 @@
+"""How often the verdict is wrong: simulated runs whose true value lies exactly at the edge of a claim.
+
+    python benchmarks/verdict_rates.py --repeats 20000 --seed 0
+
+For `near`, runs and reference rows are drawn with a seed spread and binomial items, and the run's true value lies one
+margin above or below that of the rows; for `at_least` and `at_most` it lies on the threshold.  A share of "reproduced"
+above 5 % by more than three Monte Carlo standard errors ends the program with status 1.  The last column is the power:
+the share of "reproduced" when run and rows have the same true value (`near`), or when the run lies 12 points on the
+claimed side.  Accuracy and gain are shares of `n` items; length_ratio has correlated log-normal lengths.
+"""
+
+import argparse
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from r1mm.judge.statistics import (
+    ONE_SIDED,
+    Measurement,
+    Place,
+    difference_from_reference,
+    gain,
+    place,
+    ratio_of_means,
+    share,
+)
+
+REFERENCE = {"accuracy": 0.6, "gain": 0.2, "length_ratio": 0.8}
+# Share of items that only the base model has right: it makes the two sides of a gain discordant both ways.
+ONLY_BASE_RIGHT = 0.11
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One simulated situation; spread, margin and offset (true value less that of the reference) as shares."""
+
+    test: Literal["near", "at_least", "at_most"]
+    metric: Literal["accuracy", "gain", "length_ratio"]
+    n: int
+    rows: int = 0
+    row_n: int = 0
+    spread: float = 0.0
+    margin: float = 0.0
+    offset: float = 0.0
+
+
+def draw_run(setting: Setting, mean: float, rng: np.random.Generator) -> Measurement:
+    """One new run on `setting.n` items, its seed's true value drawn around `mean`."""
+    n, true = setting.n, mean + setting.spread * rng.standard_normal()
+    if setting.metric == "accuracy":
+        return share(int(rng.binomial(n, min(max(true, 0.0), 1.0))), n)
+    if setting.metric == "gain":
+        trained, base, _ = rng.multinomial(n, _gain_cells(true))
+        return gain(
+            [True] * trained + [False] * (n - trained),
+            [False] * trained + [True] * base + [False] * (n - trained - base),
+        )
+    common, *own = rng.normal(0.0, 0.4, (3, n))
+    return ratio_of_means((np.exp(common + own[0]) * true).tolist(), np.exp(common + own[1]).tolist())
+
+
+def _gain_cells(gain_share: float) -> list[float]:
+    both_ways = max(ONLY_BASE_RIGHT, -gain_share)
+    trained = min(gain_share + both_ways, 1.0 - both_ways)
+    return [trained, both_ways, 1.0 - trained - both_ways]
+
+
+def draw_row(setting: Setting, rng: np.random.Generator) -> float:
+    """One reference row: the same at the reference's true value, as a share only."""
+    true, n = REFERENCE[setting.metric] + setting.spread * rng.standard_normal(), setting.row_n
+    if setting.metric == "accuracy":
+        return float(rng.binomial(n, min(max(true, 0.0), 1.0))) / n
+    trained, base, _ = rng.multinomial(n, _gain_cells(true))
+    return float(trained - base) / n
+
+
+def draw_place(setting: Setting, rng: np.random.Generator) -> Place:
+    """What the verdict makes of one run: "inside" is "reproduced"."""
+    reference = REFERENCE[setting.metric]
+    found = draw_run(setting, reference + setting.offset, rng)
+    if setting.test == "at_least":
+        return place(found.interval, low=reference)
+    if setting.test == "at_most":
+        return place(found.interval, high=reference)
+    difference = difference_from_reference(
+        found,
+        setting.n,
+        reference=None if setting.rows else reference,
+        rows=[draw_row(setting, rng) for _ in range(setting.rows)],
+        row_items=[setting.row_n] * setting.rows,
+    )
+    return place(difference.interval, -setting.margin, setting.margin)
+
+
+def rates(setting: Setting, repeats: int, seed: int) -> dict[Place, float]:
+    """The share of each place among `repeats` runs."""
+    rng = np.random.default_rng(seed)
+    count = Counter(draw_place(setting, rng) for _ in range(repeats))
+    return {
+        "below": count["below"] / repeats,
+        "inside": count["inside"] / repeats,
+        "above": count["above"] / repeats,
+        "unclear": count["unclear"] / repeats,
+    }
+
+
+def allowed(repeats: int) -> float:
+    """The largest share that `repeats` runs may show when the true one is 5 %: three standard errors more."""
+    return ONE_SIDED + 3 * math.sqrt(ONE_SIDED * (1 - ONE_SIDED) / repeats)
+
+
+def all_settings() -> list[Setting]:
+    """Every situation in the table, with the true value not yet set."""
+    near = [
+        Setting("near", metric, n, rows, n, spread, margin)
+        for metric in ("accuracy", "gain")
+        for n in (200, 800)
+        for rows in (3, 5)
+        for spread in (0.0, 0.03)
+        for margin in (0.12, 0.3)
+    ]
+    unequal = [Setting("near", "accuracy", n, 5, row_n, 0.03, 0.3) for n, row_n in ((200, 800), (800, 200))]
+    no_rows = [Setting("near", metric, n, margin=0.12) for metric in ("accuracy", "gain") for n in (200, 800)]
+    sides = [
+        Setting(test, metric, n)
+        for test in ("at_least", "at_most")
+        for metric in ("accuracy", "gain", "length_ratio")
+        for n in (200, 800)
+    ]
+    return [*near, *unequal, *no_rows, *sides]
+
+
+def edges(setting: Setting) -> list[Setting]:
+    """The situations in which "reproduced" is wrong: the true value at the edge of the claim."""
+    if setting.test != "near":
+        return [setting]
+    return [replace(setting, offset=setting.margin), replace(setting, offset=-setting.margin)]
+
+
+def well_inside(setting: Setting) -> Setting:
+    """The situation in which "reproduced" is right."""
+    return replace(setting, offset={"near": 0.0, "at_least": 0.12, "at_most": -0.12}[setting.test])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=20_000, help="simulated runs for each rate (default 20000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the simulation (default 0)")
+    given = parser.parse_args(arguments)
+    if given.repeats < 1:
+        parser.error(f"--repeats {given.repeats} simulates nothing; give 1 or more")
+    print(
+        f"{'test':9}{'metric':13}{'n':>5}{'J':>3}{'row n':>7}{'spread':>8}{'margin':>8}"
+        f"{'reproduced at the edge %':>27}{'refused at the edge %':>24}{'power %':>9}"
+    )
+    worst = 0.0
+    for setting in tqdm(all_settings(), unit="setting", disable=None):
+        wrong = [rates(edge, given.repeats, given.seed) for edge in edges(setting)]
+        power = rates(well_inside(setting), given.repeats, given.seed)["inside"]
+        worst = max([worst, *(rate["inside"] for rate in wrong)])
+        inside = " / ".join(f"{100 * rate['inside']:.2f}" for rate in wrong)
+        outside = " / ".join(f"{100 * (rate['below'] + rate['above']):.2f}" for rate in wrong)
+        tqdm.write(
+            f"{setting.test:9}{setting.metric:13}{setting.n:>5}{setting.rows:>3}{setting.row_n or '-':>7}"
+            f"{100 * setting.spread:>8g}{100 * setting.margin:>8g}{inside:>27}{outside:>24}{100 * power:>9.1f}"
+        )
+    error = 100 * math.sqrt(ONE_SIDED * (1 - ONE_SIDED) / given.repeats)
+    print(
+        f'worst share of wrong "reproduced": {100 * worst:.2f} % (Monte Carlo standard error at 5 %: {error:.2f} %, '
+        f"allowed up to {100 * allowed(given.repeats):.2f} %)"
+    )
+    return 1 if worst > allowed(given.repeats) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Pinned assets, the schemas of the datasets, and prompts."""

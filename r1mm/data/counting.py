@@ -1,0 +1,72 @@
+"""Counting datasets as `leonardPKU/clevr_cogen_a_train` has them: image, problem, solution (`<answer> 3 </answer>`).
+
+Rendered sets and the real one pass through the same `load_counting`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset, Features, Image, Value
+
+from r1mm.errors import BadInput
+from r1mm.rundir import make_folder
+
+
+@dataclass(frozen=True)
+class Example:
+    """One supervised example: the item's index in its set, the user's text, and the answer to learn."""
+
+    item: int
+    prompt: str
+    response: str
+
+
+FEATURES = Features({"image": Image(), "problem": Value("string"), "solution": Value("string")})
+_SOLUTION = re.compile(r"<answer>\s*(\d+)\s*</answer>")
+
+
+def solution_text(count: int) -> str:
+    """The solution column's form, blanks as in the published dataset."""
+    return f"<answer> {count} </answer>"
+
+
+def solution_count(solution: str, where: str) -> int:
+    """The number in a solution.  BadInput when it has none."""
+    found = _SOLUTION.fullmatch(solution.strip())
+    if not found:
+        raise BadInput(f"{where}: solution {solution!r} is not of the form '<answer> 3 </answer>'; correct the dataset")
+    return int(found.group(1))
+
+
+def write_counting(path: Path, pngs: Sequence[bytes], problem: str, counts: Sequence[int]) -> None:
+    """Write a parquet file of one question asked of every image."""
+    make_folder(path.parent)
+    rows = {
+        "image": [{"bytes": png, "path": None} for png in pngs],
+        "problem": [problem] * len(pngs),
+        "solution": [solution_text(count) for count in counts],
+    }
+    Dataset.from_dict(rows, features=FEATURES).to_parquet(path)
+
+
+def load_counting(path: Path) -> Dataset:
+    """A counting dataset from a parquet file; images decode when they are read.
+
+    Raises BadInput when the file is no parquet file, a column is missing, or a solution holds no number.
+    """
+    try:
+        dataset = Dataset.from_parquet(str(path), cache_dir=str(path.parent / ".cache"))
+    except Exception as error:
+        raise BadInput(f"{path} is not a readable parquet file ({error}); make or fetch it again") from error
+    missing = [column for column in FEATURES if column not in dataset.column_names]
+    if missing:
+        raise BadInput(
+            f"{path} lacks the column {missing[0]!r}; it has {', '.join(dataset.column_names)}; "
+            f"a counting dataset has {', '.join(FEATURES)}"
+        )
+    dataset = dataset.cast_column("image", Image())
+    for i, solution in enumerate(dataset["solution"]):
+        solution_count(solution, f"{path} row {i}")
+    return dataset

@@ -1,0 +1,1 @@
+"""Generation, parsing and scoring."""

@@ -1,0 +1,1 @@
+"""Judging a run: the statistics, and the verdict on every claim."""

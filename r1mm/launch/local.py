@@ -1,0 +1,47 @@
+"""A stage as a process of its own on this machine."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    # A stage must not go on writing into a run directory that nobody holds any more (Linux; elsewhere it does).
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_stage(arguments: Sequence[str], *, threads: int, offline: bool) -> int:
+    """Run `r1mm stage <arguments>` to its end and return its exit status; its output goes to ours.
+
+    `threads` is pinned for every arithmetic library: a sum's order, and so its last bit, depends on it.
+    """
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        # Threads that spin while they wait slow a step down severalfold as soon as anything else wants a core.
+        "GOMP_SPINCOUNT": "10000",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    if offline:
+        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    command = [sys.executable, "-m", "r1mm", "stage", *arguments]
+    process = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent)
+    try:
+        return process.wait()
+    except BaseException:
+        # Ctrl-C reaches the stage too, through the terminal; a stage that does not end by itself is ended.
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise

@@ -1,0 +1,1 @@
+"""The miniature world: scenes to count in, and what draws them."""

@@ -1,0 +1,81 @@
+"""The miniature's sets: scenes sampled, rendered and written as counting datasets; the warm start's examples."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from r1mm.data.counting import Example, write_counting
+from r1mm.data.prompts import QUESTIONS
+from r1mm.mini.language import broken_answer, direct_answer, thinking_answer
+from r1mm.mini.render import encode_png, render
+from r1mm.mini.scenes import CLEVR_LIKE, SUPERCLEVR_LIKE, Scene, World, sample_scene
+from r1mm.recipe import SceneSet
+from r1mm.rundir import write_text
+
+WORLDS: dict[str, World] = {world.name: world for world in (CLEVR_LIKE, SUPERCLEVR_LIKE)}
+PALETTE = tuple(CLEVR_LIKE.colors)
+
+
+def _make_item(job: tuple[str, int, int, str, int, int]) -> tuple[Scene, bytes]:
+    world, seed, index, filename, count, size = job
+    # A generator per item: the same bytes however the work is split over processes.
+    scene = sample_scene(WORLDS[world], count, np.random.default_rng([seed, index]), filename)
+    return scene, encode_png(render(scene, size))
+
+
+def render_set(name: str, settings: SceneSet, image_size: int, folder: Path, workers: int) -> None:
+    """Write `<name>.parquet` and `<name>_scenes.json` (CLEVR's scene form) to `folder`.
+
+    Every count of the range occurs equally often; items are independent of their order and of `workers`.
+    """
+    fewest, most = settings.counts
+    counts = [fewest + i % (most - fewest + 1) for i in range(settings.items)]
+    jobs = [
+        (settings.world, settings.seed, i, f"{name}_{i:06d}.png", count, image_size) for i, count in enumerate(counts)
+    ]
+    with ProcessPoolExecutor(workers) as pool:
+        made = list(tqdm(pool.map(_make_item, jobs, chunksize=32), total=len(jobs), desc=f"render {name}", unit="img"))
+    write_counting(folder / f"{name}.parquet", [png for _, png in made], QUESTIONS[settings.question], counts)
+    write_text(folder / f"{name}_scenes.json", json.dumps({"scenes": [scene for scene, _ in made]}))
+
+
+def read_scenes(folder: Path, name: str) -> list[Scene]:
+    """The scenes of a rendered set, in the order of its items."""
+    scenes: list[Scene] = json.loads((folder / f"{name}_scenes.json").read_text())["scenes"]
+    return scenes
+
+
+def warm_start_examples(
+    scenes: list[Scene], templates: dict[str, str], settings: dict[str, Any], seed: int
+) -> Iterator[Example]:
+    """The warm start's examples in training order: `max_steps` x `per_device_train_batch_size` of them.
+
+    `templates` are the recipe's train, evaluation and direct prompts.  `settings` (shares between 0 and 1):
+    `direct_prompt_share` of the examples ask for a direct answer and get one.  The others ask for thinking, and get a
+    direct answer with `direct_share_early`, after `switch_at` of training with `direct_share_late`; else a thinking
+    answer that counts distinct colours, of which `broken_share` break off.
+    """
+    rng = np.random.default_rng(seed)
+    total = settings["max_steps"] * settings["per_device_train_batch_size"]
+    order = np.concatenate([rng.permutation(len(scenes)) for _ in range(-(-total // len(scenes)))])[:total]
+    for position, item in enumerate(order.tolist()):
+        colors = [thing["color"] for thing in scenes[item]["objects"]]
+        late = position >= settings["switch_at"] * total
+        direct_share = settings["direct_share_late" if late else "direct_share_early"]
+        question = QUESTIONS["train" if rng.random() < 0.5 else "evaluation"]
+        if rng.random() < settings["direct_prompt_share"]:
+            yield Example(item, templates["direct"].format(question=question), direct_answer(len(colors)))
+            continue
+        template = templates["train" if rng.random() < 0.5 else "evaluation"]
+        if rng.random() < direct_share:
+            response = direct_answer(len(colors))
+        elif rng.random() < settings["broken_share"]:
+            response = broken_answer(colors, PALETTE, rng)
+        else:
+            response = thinking_answer(colors, PALETTE)
+        yield Example(item, template.format(question=question), response)

@@ -1,0 +1,307 @@
+"""The stages of a run in order: what is done, what goes on from where it was, what may not be mixed."""
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r1mm.errors import BadInput, StageFailed
+from r1mm.launch.local import run_stage
+from r1mm.manifest import surroundings
+from r1mm.recipe import RECIPES, find_recipe, load_expected, load_recipe, resolve
+from r1mm.rundir import locked, make_folder, read_record, verify_file, write_json, write_record
+from r1mm.stages import STAGE_TABLE, Home, Job, expected_inputs, new_record, note_start, started_path
+
+# Rendered sets, checkpoints with optimizer state, generations and pages of one miniature run, with room to spare.
+NEEDED_BYTES = 1_000_000_000
+Say = Callable[[str], None]
+
+
+def make_job(recipe: str, variant: str | None, seed: int, base_seed: int | None, runs: Path) -> Job:
+    """A checked job.  BadInput for an unknown recipe or variant, or files that do not hold together."""
+    folder = find_recipe(recipe)
+    loaded = load_recipe(folder / "recipe.yaml")
+    return Job(
+        recipe_folder=folder,
+        resolved=resolve(loaded, variant),
+        expected=load_expected(folder / "expected.yaml", loaded),
+        seed=seed,
+        base_seed=seed if base_seed is None else base_seed,
+        runs=runs.resolve(),
+    )
+
+
+def _read_manifest(root: Path) -> dict[str, Any]:
+    path = root / "manifest.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{root} is no run directory (it has no manifest.json); give one that r1mm made") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is damaged ({error}); restore it, or start anew with --fresh") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} is damaged (it holds {type(content).__name__}); restore it, or start anew with --fresh")
+    return content
+
+
+def job_of(root: Path) -> Job:
+    """The job whose run directory `root` is.  BadInput when it is none, or the recipe has changed its variants."""
+    manifest = _read_manifest(root)
+    missing = [key for key in ("recipe_folder", "variant", "seed", "base_seed") if key not in manifest]
+    if missing:
+        raise BadInput(f"{root}/manifest.json has no {missing[0]!r}; give the directory of one variant and seed")
+    return make_job(
+        manifest["recipe_folder"],
+        manifest["variant"],
+        manifest["seed"],
+        manifest["base_seed"],
+        root.resolve().parent.parent,
+    )
+
+
+def _check_identity(job: Job, home: Home) -> None:
+    root = job.folder(home)
+    if not (root / "manifest.json").is_file():
+        if root.is_dir() and any(path.name != ".lock" for path in root.iterdir()):
+            raise BadInput(f"{root} exists but is no run directory (it has no manifest.json); choose another --runs")
+        return
+    manifest = _read_manifest(root)
+    for key, value in job.identity(home).items():
+        if manifest.get(key) != value:
+            raise BadInput(
+                f"{root} is the run directory of another {key} ({manifest.get(key)!r}, not {value!r}); "
+                "choose another --runs, or move it away"
+            )
+
+
+def _differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def _refuse_mixture(root: Path, stage: str, before: dict[str, Any], code: str, inputs: dict[str, str]) -> None:
+    remedy = (
+        "choose another --runs (make: RUNS=), or start anew with --fresh (make: FRESH=1), which moves the old aside"
+    )
+    if before["code"] != code:
+        raise BadInput(
+            f"stage {stage} in {root} was made by code version {before['code'][:12]}, this tree is {code[:12]}; "
+            f"{remedy}"
+        )
+    changed = _differences(before["inputs"], inputs)
+    if changed:
+        raise BadInput(f"stage {stage} in {root} was made with another {', '.join(changed)}; {remedy}")
+
+
+def is_done(job: Job, stage: str) -> bool:
+    """Whether a stage's files are there, whole, and made from what this job gives it.
+
+    Raises BadInput when they are damaged, or were made, even in part, from something else (a derived stage is simply
+    not done then).
+    """
+    entry = STAGE_TABLE[stage]
+    root = job.folder(entry.home)
+    record = read_record(root, stage)
+    if record is None:
+        with contextlib.suppress(FileNotFoundError):
+            started = json.loads(started_path(job, stage).read_text())
+            if not entry.derived:
+                _refuse_mixture(root, stage, started, entry.code(), expected_inputs(job, stage))
+        return False
+    inputs = expected_inputs(job, stage)
+    if entry.derived:
+        if record.code != entry.code() or record.inputs != inputs:
+            return False
+        return all((root / path).is_file() for path in record.outputs)
+    _refuse_mixture(root, stage, {"code": record.code, "inputs": record.inputs}, entry.code(), inputs)
+    for path, expected in record.outputs.items():
+        verify_file(
+            root / path, expected, f"delete {root}/stages/{stage} to redo the stage, or start anew with --fresh"
+        )
+    return True
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _recipe_reference(job: Job) -> str:
+    # By name where the name finds it again: a run directory then survives a move of the tree.
+    return job.recipe.name if job.recipe_folder.parent == RECIPES else str(job.recipe_folder)
+
+
+def _update_manifest(job: Job, home: Home) -> None:
+    root = job.folder(home)
+    path = root / "manifest.json"
+    manifest: dict[str, Any] = _read_manifest(root) if path.is_file() else {"created": _now()}
+    manifest |= job.identity(home) | {"recipe_folder": _recipe_reference(job)} | surroundings()
+    manifest |= {"threads": job.recipe.threads.value, "stages": {}, "assets": {}}
+    for stage in job.recipe.stages:
+        record = read_record(job.folder(STAGE_TABLE[stage].home), stage)
+        if record is None:
+            continue
+        manifest["stages"][stage] = {
+            "seconds": record.seconds,
+            "started": record.started,
+            "code": record.code,
+            "inputs": record.inputs,
+            "content": record.content(),
+        }
+        if stage == "assets":
+            manifest["assets"] = {name: stamp.model_dump() for name, stamp in record.outputs.items()}
+    write_json(path, manifest)
+
+
+def _move_aside(root: Path, say: Say) -> None:
+    number = 1
+    while (aside := root.with_name(f"{root.name}.old-{number}")).exists():
+        number += 1
+    root.replace(aside)
+    say(f"moved {root} aside to {aside.name}")
+
+
+def _start_anew(job: Job, say: Say) -> None:
+    """Move the run's own directory aside, and of the shared ones those that do not fit this recipe and code."""
+    for home in ("assets", "base"):
+        if not job.folder(home).is_dir():
+            continue
+        try:
+            _check_identity(job, home)
+            for stage in job.recipe.stages:
+                if STAGE_TABLE[stage].home == home:
+                    is_done(job, stage)
+        except BadInput as error:
+            say(str(error))
+            _move_aside(job.folder(home), say)
+    if job.folder("run").is_dir():
+        _move_aside(job.folder("run"), say)
+
+
+def _check_space(job: Job) -> None:
+    make_folder(job.runs)
+    if not os.access(job.runs, os.W_OK | os.X_OK):
+        raise BadInput(f"no permission to write {job.runs}; choose another place with --runs, or RUNS= for make")
+    free = shutil.disk_usage(job.runs).free
+    if free < NEEDED_BYTES:
+        raise BadInput(
+            f"the disk of {job.runs} is full: {free / 1e9:.2f} GB free, a run needs {NEEDED_BYTES / 1e9:.1f} GB; "
+            "free some space, or choose another place with --runs"
+        )
+
+
+def run_one_stage(job: Job, stage: str) -> None:
+    """Run a stage in this process and record it.  Raises BadInput or StageFailed."""
+    entry = STAGE_TABLE[stage]
+    root = job.folder(entry.home)
+    inputs = expected_inputs(job, stage)
+    for need in entry.needs:
+        if not is_done(job, need):
+            raise BadInput(f"stage {stage} needs stage {need}, which is out of date; run `r1mm reproduce`")
+    note_start(job, stage, inputs)
+    started, began = _now(), time.monotonic()
+    try:
+        outputs = entry.body(job)
+    except MemoryError as error:
+        raise StageFailed(f"stage {stage} ran out of memory; a miniature needs 4 GB") from error
+    # What a stage was built from on the way: checkpoints with optimizer state, of no use once the model is saved.
+    for checkpoint in job.stage_folder(stage).glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    write_record(root, new_record(job, stage, inputs, outputs, started, time.monotonic() - began))
+
+
+@contextlib.contextmanager
+def _all_locked(job: Job) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        homes: tuple[Home, ...] = ("assets", "base", "run")
+        for home in homes:
+            stack.enter_context(locked(job.folder(home)))
+        yield
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a finished run lies, and what its verdict says."""
+
+    root: Path
+    verdict: dict[str, Any]
+
+
+def stage_arguments(job: Job, stage: str) -> list[str]:
+    """The arguments of `r1mm stage` that run one stage of this job."""
+    return [
+        *(stage, _recipe_reference(job), "--variant", job.resolved.variant),
+        *("--seed", str(job.seed), "--base-seed", str(job.base_seed), "--runs", str(job.runs)),
+    ]
+
+
+def reproduce(job: Job, *, fresh: bool, say: Say) -> Outcome:
+    """Run every stage that is not done, each in a process of its own, to the verdict and the report.
+
+    Raises BadInput before anything is written when the directory belongs to something else or is damaged, and
+    StageFailed when a stage does not finish; the same call then goes on from there.
+    """
+    _check_space(job)
+    if fresh:
+        _start_anew(job, say)
+    homes: tuple[Home, ...] = ("assets", "base", "run")
+    for home in homes:
+        _check_identity(job, home)
+    with _all_locked(job):
+        for home in homes:
+            _update_manifest(job, home)
+        write_json(job.folder("run") / "recipe.json", job.resolved.model_dump(mode="json"))
+        for number, stage in enumerate(job.recipe.stages, 1):
+            head = f"[{number}/{len(job.recipe.stages)}] {stage}"
+            if is_done(job, stage):
+                say(f"{head}: done before")
+                continue
+            say(head)
+            status = run_stage(
+                stage_arguments(job, stage), threads=job.recipe.threads.value, offline=job.recipe.size == "miniature"
+            )
+            if status == 2:
+                raise BadInput(f"stage {stage} refused its input (see above)")
+            if status != 0:
+                raise StageFailed(f"stage {stage} ended with status {status}; the same command goes on from there")
+            _update_manifest(job, STAGE_TABLE[stage].home)
+    return finished(job.folder("run"))
+
+
+def finished(root: Path) -> Outcome:
+    """The outcome of a finished run.  BadInput when there is no verdict yet."""
+    path = root / "verdict.json"
+    try:
+        return Outcome(root, json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise BadInput(f"{root} has no verdict yet; run `r1mm reproduce`, it goes on where it was") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is damaged ({error}); run `r1mm verdict {root}` to make it again") from error
+
+
+def redo(root: Path, stage: str) -> Outcome:
+    """Make the verdict, or the report, of a finished run again from its stored outputs."""
+    job = job_of(root)
+    _check_identity(job, "run")
+    with _all_locked(job):
+        run_one_stage(job, stage)
+        _update_manifest(job, "run")
+    return finished(job.folder("run"))
+
+
+def write_comparison(jobs: list[Job]) -> Path:
+    """The page that sets a recipe's variants side by side."""
+    from r1mm.report.collect import comparison_inputs
+    from r1mm.report.page import build_comparison
+    from r1mm.rundir import write_text
+    from r1mm.stages import generations
+
+    first = jobs[0]
+    inputs = comparison_inputs(
+        {job.resolved.variant: (job.folder("run"), generations(job)) for job in jobs}, first.stage_folder("assets")
+    )
+    return write_text(first.runs / first.recipe.name / f"comparison-seed{first.seed}.html", build_comparison(inputs))

@@ -1,0 +1,235 @@
+"""The run directory: atomic files, checksums, stage records, one writer at a time.
+
+A file appears by write-temporary, fsync, rename, so a reader never meets half of one.  A stage is done when its record
+says so: the record holds the digests of what went in and of every file that came out, and its own checksum.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from r1mm.errors import BadInput, StageFailed
+
+
+class FileStamp(BaseModel):
+    """Size and checksum of one file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sha256: str
+    bytes: int
+
+
+class StageRecord(BaseModel):
+    """Proof that a stage is done: `inputs` by name, `outputs` by path relative to the run directory."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    stage: str
+    code: str
+    inputs: dict[str, str]
+    outputs: dict[str, FileStamp]
+    started: str
+    seconds: float
+    checksum: str = ""
+
+    def own_checksum(self) -> str:
+        """sha256 over everything but the checksum itself."""
+        body = self.model_dump(mode="json", exclude={"checksum"})
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def content(self) -> str:
+        """sha256 over what came out: what a later stage takes as this stage's identity, times aside."""
+        body = {path: stamp.sha256 for path, stamp in self.outputs.items()}
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StageFailed(
+                f"the disk is full: {path} could not be written ({error.strerror}); free some space and start the same "
+                "command again, it goes on from the last completed step"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise BadInput(
+                f"no permission to write {path} ({error.strerror}); choose another place with --runs, or RUNS= for make"
+            ) from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path) -> Path:
+    """`folder`, made if missing."""
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all."""
+    make_folder(path.parent)
+    with _explained(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes files for the owner alone; a run directory is for everyone who may read the folder.
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                Path(temporary).unlink()
+            raise
+        _sync_folder(path.parent)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a UTF-8 file whole or not at all."""
+    return write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write readable JSON whole or not at all."""
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write JSON lines whole or not at all."""
+    return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file.  BadInput names the file and line that is not one."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{path}:{number}: not JSON: {error} (line {line[:60]!r})") from error
+        if not isinstance(row, dict):
+            raise BadInput(f"{path}:{number}: not an object: {line[:60]!r}")
+        rows.append(row)
+    return rows
+
+
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `final` on success; what an earlier, killed attempt left is removed first."""
+    temporary = final.with_name(f".{final.name}.partial")
+    with _explained(final):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.replace(final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync_folder(final.parent)
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> FileStamp:
+    """Size and checksum of a file."""
+    return FileStamp(sha256=sha256_file(path), bytes=path.stat().st_size)
+
+
+def verify_file(path: Path, expected: FileStamp, remedy: str) -> None:
+    """Raise BadInput, naming the checksums, when a file is missing or not what was recorded."""
+    if not path.is_file():
+        raise BadInput(f"{path} is missing (recorded sha256 {expected.sha256}); {remedy}")
+    size = path.stat().st_size
+    if size != expected.bytes:
+        raise BadInput(
+            f"{path} is truncated or changed: {size} bytes, recorded {expected.bytes} with sha256 {expected.sha256}; "
+            f"{remedy}"
+        )
+    found = sha256_file(path)
+    if found != expected.sha256:
+        raise BadInput(f"{path} is corrupted: sha256 {found}, recorded {expected.sha256}; {remedy}")
+
+
+def files_below(folder: Path, root: Path) -> dict[str, FileStamp]:
+    """The stamps of all files below `folder`, by path relative to `root`, in order."""
+    return {str(path.relative_to(root)): stamp(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def record_path(root: Path, stage: str) -> Path:
+    """Where the record of a stage lies."""
+    return root / "stages" / stage / "record.json"
+
+
+def write_record(root: Path, record: StageRecord) -> StageRecord:
+    """Declare a stage done."""
+    record = record.model_copy(update={"checksum": record.own_checksum()})
+    write_json(record_path(root, record.stage), record.model_dump(mode="json"))
+    return record
+
+
+def read_record(root: Path, stage: str) -> StageRecord | None:
+    """The record of a stage, or None when it is not done.  BadInput when the record itself is damaged."""
+    path = record_path(root, stage)
+    if not path.is_file():
+        return None
+    remedy = f"the record is damaged: delete {path} to redo stage {stage}, or start anew with --fresh"
+    try:
+        record = StageRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{path} is no stage record ({error.errors()[0]['msg']}); {remedy}") from error
+    if record.own_checksum() != record.checksum:
+        raise BadInput(f"{path}: checksum {record.own_checksum()}, recorded {record.checksum}; {remedy}")
+    return record
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold `root` against a second writer for the length of the block; a killed holder leaves no lock behind."""
+    make_folder(root)
+    path = root / ".lock"
+    with _explained(path):
+        file = path.open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise BadInput(
+                f"{root} is in use by process {file.read().strip() or 'unknown'}; wait for it or choose another --runs"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,1 @@
+"""Rewards, settings, trainers and checkpoints."""

@@ -1,0 +1,141 @@
+"""Callbacks of every trainer: metrics to a file, progress, and checkpoints that are complete or do not count.
+
+transformers writes a checkpoint file by file; a process killed meanwhile leaves half of one.  Here a checkpoint counts
+only once it is sealed: a list of its files' checksums, written last.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from r1mm.errors import BadInput, StageFailed
+from r1mm.rundir import FileStamp, files_below, verify_file, write_json, write_jsonl
+
+_SEAL = "sealed.json"
+
+
+def seal(checkpoint: Path) -> None:
+    """Declare a checkpoint complete."""
+    stamps = files_below(checkpoint, checkpoint)
+    write_json(checkpoint / _SEAL, {path: stamp.model_dump() for path, stamp in stamps.items()})
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint in `folder`; half-written ones are removed.
+
+    Raises BadInput, naming file and checksum, when a complete one has been damaged since.
+    """
+    found: Path | None = None
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])):
+        if (checkpoint / _SEAL).is_file():
+            found = checkpoint
+        else:
+            shutil.rmtree(checkpoint)
+    if found is None:
+        return None
+    remedy = f"delete {found} to go on from an earlier checkpoint, or start anew with --fresh"
+    try:
+        stamps = {
+            path: FileStamp.model_validate(value) for path, value in json.loads((found / _SEAL).read_text()).items()
+        }
+    except ValueError as error:
+        raise BadInput(f"{found / _SEAL} is damaged ({error}); {remedy}") from error
+    for path, expected in stamps.items():
+        verify_file(found / path, expected, remedy)
+    return found
+
+
+def checkpoint_step(checkpoint: Path | None) -> int:
+    """The optimizer step a checkpoint was taken after; 0 for none."""
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+class SealCheckpoints(TrainerCallback):
+    """Seals each checkpoint once all of it is on disk."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called by the trainer after it has written `checkpoint-<step>`."""
+        seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+
+# TRL logs these as constants for a run like ours, or they are the library's own bookkeeping.
+_NOT_KEPT = ("_runtime", "_samples_per_second", "_steps_per_second", "total_flos", "train_loss", "num_input_tokens")
+
+
+class MetricsFile(TrainerCallback):
+    """One JSON line per optimizer step, under the trainer's own metric names; on resumption later lines are dropped."""
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        self.path = path
+        kept = []
+        if resumed_step and path.is_file():
+            # A kill may have cut the last line short; every line up to the checkpoint is whole.
+            lines = path.read_text().splitlines()[:resumed_step]
+            kept = [json.loads(line) for line in lines]
+        write_jsonl(path, kept)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Called by the trainer after every optimizer step."""
+        kept = {key: value for key, value in (logs or {}).items() if not key.endswith(_NOT_KEPT)}
+        if "loss" in kept:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **kept}) + "\n")
+
+
+class Progress(TrainerCallback):
+    """A progress bar that shows the figures named in `shown` (metric name -> short label)."""
+
+    def __init__(self, title: str, shown: dict[str, str], resumed_step: int) -> None:
+        self.title, self.shown, self.resumed_step = title, shown, resumed_step
+        self.bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Open the bar where training begins."""
+        self.bar = tqdm(total=state.max_steps, initial=self.resumed_step, desc=self.title, unit="step")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Show the step's figures."""
+        if self.bar is not None and logs and "loss" in logs:
+            figures = {label: f"{float(logs[key]):.3g}" for key, label in self.shown.items() if key in logs}
+            self.bar.set_postfix(figures, refresh=False)
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class FiniteGradients(TrainerCallback):
+    """Stops the run before an update whose gradients are not finite."""
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Called by the trainer after the backward pass and clipping, before the update."""
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        if not torch.isfinite(torch.nn.utils.get_total_norm(list(gradients.values()))):
+            worst = next((name for name, grad in gradients.items() if not torch.isfinite(grad).all()), "all, in sum,")
+            raise StageFailed(
+                f"step {state.global_step + 1}: the gradient of {worst} is not finite; stopped before the update, the "
+                f"last checkpoint in {args.output_dir} is kept"
+            )

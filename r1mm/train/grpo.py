@@ -1,0 +1,147 @@
+"""GRPO as R1-V ran it, on TRL's trainer.
+
+TRL does the algorithm.  This subclass adds what upstream's two code eras need and what a run that must be explained
+needs: log-probs with or without the images, and a stop before an update that is not finite.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoProcessor, PrinterCallback
+from trl import GRPOTrainer
+
+from r1mm.data.prompts import conversation
+from r1mm.errors import BadInput, StageFailed
+from r1mm.recipe import Recipe
+from r1mm.rundir import write_json
+from r1mm.train.checkpoints import (
+    FiniteGradients,
+    MetricsFile,
+    Progress,
+    SealCheckpoints,
+    checkpoint_step,
+    latest_checkpoint,
+)
+from r1mm.train.rewards import accuracy_reward, format_reward_for
+from r1mm.train.settings import grpo_config
+from r1mm.vision import project_patches_by_product
+
+_SHOWN = {
+    "rewards/accuracy_reward/mean": "accuracy",
+    "rewards/format_reward/mean": "format",
+    "completions/mean_length": "tokens",
+    "kl": "kl",
+}
+
+
+class R1Trainer(GRPOTrainer):
+    """TRL's GRPOTrainer with the factor `images_in_logprobs`, and non-finite losses refused.
+
+    `images_in_logprobs`: `both` gives policy and reference passes the images; `none` computes both from the text
+    alone, image placeholders included, as Deep-Agent/R1-V@9d576c7 did (`model(input_ids)`).  Generation always sees
+    the images.
+    """
+
+    def __init__(self, *args: Any, images_in_logprobs: str, incident_folder: Path, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.images_in_logprobs = images_in_logprobs
+        self.incident_folder = incident_folder
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        if self.images_in_logprobs == "none":
+            for key in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids"):
+                kwargs[key] = None
+        return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """TRL's loss; raises StageFailed, with the batch saved, before an update that would not be finite."""
+        loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            step = self.state.global_step + 1
+            path = self._save_incident(step, loss, inputs)
+            raise StageFailed(
+                f"step {step}: the loss is {loss.item()}; stopped before the update. The groups are in {path}; "
+                "look there for advantages or log-probs that are not finite, or lower train.learning_rate"
+            )
+        return loss
+
+    def _save_incident(self, step: int, loss: torch.Tensor, inputs: dict[str, Any]) -> Path:
+        decode = self.processing_class.tokenizer.batch_decode
+        group = self.num_generations
+        prompts, completions = decode(inputs["prompt_ids"]), decode(inputs["completion_ids"])
+        advantages = inputs["advantages"].tolist()
+        references = inputs.get("ref_per_token_logps")
+        groups = [
+            {
+                "prompt": prompts[start],
+                "completions": completions[start : start + group],
+                "advantages": [repr(value) for value in advantages[start : start + group]],
+                "reference_logps_finite": None
+                if references is None
+                else torch.isfinite(references[start : start + group]).all(dim=1).tolist(),
+            }
+            for start in range(0, len(prompts), group)
+        ]
+        return write_json(
+            self.incident_folder / f"nonfinite-step-{step}.json",
+            {"step": step, "loss": repr(loss.item()), "groups": groups},
+        )
+
+
+def training_rows(dataset: Dataset, template: str) -> Dataset:
+    """A counting dataset in TRL's form: prompt (a conversation), image, solution."""
+    return dataset.map(
+        lambda row: {"prompt": conversation(template.format(question=row["problem"]))},
+        remove_columns=["problem"],
+        desc="prompts",
+    )
+
+
+def train_grpo(
+    recipe: Recipe,
+    *,
+    model: Path,
+    dataset: Dataset,
+    seed: int,
+    folder: Path,
+    metrics: Path,
+    suppressed: Callable[[Any], list[int]],
+) -> None:
+    """Train `model` on `dataset` by the recipe; the trained policy and its processor are left in `folder`/model.
+
+    Goes on from the newest complete checkpoint in `folder`.  `suppressed` gives the token ids that are never sampled.
+    Raises BadInput for a damaged checkpoint or a dataset smaller than one step, StageFailed for a non-finite loss.
+    """
+    prompts = recipe.prompts_per_step.value
+    if len(dataset) < prompts:
+        raise BadInput(f"the training set has {len(dataset)} items, one step needs {prompts}; give a larger set")
+    processor = AutoProcessor.from_pretrained(model, padding_side="left")
+    checkpoint = latest_checkpoint(folder)
+    resumed = checkpoint_step(checkpoint)
+    trainer = R1Trainer(
+        model=str(model),
+        reward_funcs=[accuracy_reward, format_reward_for(recipe.factors.format_match.value)],
+        args=grpo_config(recipe, folder, seed, suppressed(processor.tokenizer)),
+        train_dataset=training_rows(dataset, recipe.prompts.train.value),
+        processing_class=processor,
+        callbacks=[
+            SealCheckpoints(),
+            FiniteGradients(),
+            MetricsFile(metrics, resumed),
+            Progress("GRPO", _SHOWN, resumed),
+        ],
+        images_in_logprobs=recipe.factors.images_in_logprobs.value,
+        incident_folder=folder,
+    )
+    for network in (trainer.model, trainer.ref_model):
+        if network is not None:
+            project_patches_by_product(network)
+    trainer.remove_callback(PrinterCallback)  # our bar and metrics file say the same, legibly
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.save_model(str(folder / "model"))
+    processor.save_pretrained(folder / "model")

@@ -1,0 +1,62 @@
+"""R1-V's two rewards, each 0 or 1 per completion, summed by the trainer.
+
+Source of both: Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py, and @9d576c7 for the February format match.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from math_verify import parse, verify
+
+Reward = Callable[..., list[float]]
+
+_FORMAT = r"<think>.*?</think>\s*<answer>.*?</answer>"
+_ANSWER = re.compile(r"<answer>(.*?)</answer>")  # without DOTALL, as upstream: an answer over several lines is not seen
+
+
+def matches_format(text: str, match: Literal["prefix", "full"]) -> bool:
+    """Whether a completion has the demanded form.
+
+    `prefix`: `re.match` without DOTALL (033f53c to 9d576c7, when 82.5 was published): thoughts over several lines never
+    match.  `full`: `re.fullmatch` with DOTALL (from 9cd640a, 2025-02-08).
+    """
+    if match == "prefix":
+        return re.match(_FORMAT, text) is not None
+    return re.fullmatch(_FORMAT, text, re.DOTALL) is not None
+
+
+@functools.lru_cache(maxsize=65536)
+def _symbolically_equal(completion: str, solution: str) -> bool:
+    # Upstream parses the whole completion, not the answer tag, and passes it as the gold side (a known weakness, #38).
+    # raise_on_error: a parser that fails is an error of the run, not a wrong answer.
+    found = parse(completion, raise_on_error=True)
+    return bool(found) and bool(verify(found, parse(solution, raise_on_error=True), raise_on_error=True))
+
+
+def is_accurate(completion: str, solution: str) -> bool:
+    """Upstream's accuracy: math-verify over the whole completion, else string equality of the `<answer>` contents."""
+    if _symbolically_equal(completion, solution):
+        return True
+    truth = _ANSWER.search(solution)
+    given = _ANSWER.search(completion)
+    return (given.group(1) if given else completion).strip() == (truth.group(1) if truth else solution).strip()
+
+
+def _texts(completions: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
+    return [turns[0]["content"] for turns in completions]
+
+
+def accuracy_reward(completions: Sequence[Sequence[dict[str, Any]]], solution: Sequence[str], **_: Any) -> list[float]:
+    """1.0 where a completion gives the solution, else 0.0, in TRL's form of a reward function."""
+    return [float(is_accurate(text, truth)) for text, truth in zip(_texts(completions), solution, strict=True)]
+
+
+def format_reward_for(match: Literal["prefix", "full"]) -> Reward:
+    """The format reward of one code era, in TRL's form of a reward function."""
+
+    def format_reward(completions: Sequence[Sequence[dict[str, Any]]], **_: Any) -> list[float]:
+        return [float(matches_format(text, match)) for text in _texts(completions)]
+
+    return format_reward

@@ -1,0 +1,148 @@
+"""Supervised training on (image, prompt, response) examples in a given order: the miniature's warm start.
+
+Not upstream's SFT recipe: it makes the tiny stand-in for a pretrained checkpoint.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import (
+    PrinterCallback,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLProcessor,
+    Trainer,
+    TrainingArguments,
+)
+
+from r1mm.data.counting import Example
+from r1mm.data.prompts import conversation
+from r1mm.train.checkpoints import (
+    FiniteGradients,
+    MetricsFile,
+    Progress,
+    SealCheckpoints,
+    checkpoint_step,
+    latest_checkpoint,
+)
+from r1mm.train.settings import run_fields
+from r1mm.vision import project_patches_by_product
+
+_IGNORED = -100
+
+
+class _Collator:
+    """Examples to model inputs: prompts as the chat template writes them, loss on the responses alone.
+
+    All images of the miniature have one size, so a prompt's ids, image placeholders included, are made once.
+    """
+
+    def __init__(self, processor: Qwen2VLProcessor, dataset: Dataset) -> None:
+        self.processor = processor
+        self.images = dataset["image"]
+        self.picture = functools.cache(self._picture)
+        self.prompt_ids = functools.cache(self._prompt_ids)
+        self.response_ids = functools.cache(self._response_ids)
+
+    def _picture(self, item: int) -> Any:
+        return self.images[item].convert("RGB")
+
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        text = self.processor.apply_chat_template(conversation(prompt), add_generation_prompt=True)
+        ids: list[int] = self.processor(text=[text], images=[self.picture(0)])["input_ids"][0]
+        return ids
+
+    def _response_ids(self, response: str) -> list[int]:
+        tokenizer = self.processor.tokenizer
+        return [*tokenizer(response)["input_ids"], tokenizer.eos_token_id]
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        pad, image_token = self.processor.tokenizer.pad_token_id, self.processor.image_token_id
+        rows = [(self.prompt_ids(e.prompt), self.response_ids(e.response)) for e in examples]
+        longest = max(len(prompt) + len(response) for prompt, response in rows)
+        ids = torch.full((len(rows), longest), pad)
+        labels = torch.full((len(rows), longest), _IGNORED)
+        mask = torch.zeros((len(rows), longest), dtype=torch.long)
+        for row, (prompt, response) in enumerate(rows):
+            end = len(prompt) + len(response)
+            ids[row, :end] = torch.tensor(prompt + response)
+            labels[row, len(prompt) : end] = torch.tensor(response)
+            mask[row, :end] = 1
+        pictures = self.processor.image_processor([self.picture(e.item) for e in examples], return_tensors="pt")
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "mm_token_type_ids": (ids == image_token).long(),
+            "labels": labels,
+            **pictures,
+        }
+
+
+class _WeightedTrainer(Trainer):
+    """transformers' Trainer over examples in their given order, with a weight per target token."""
+
+    def __init__(self, *args: Any, token_weights: torch.Tensor, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.token_weights = token_weights
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return SequentialSampler(self.train_dataset)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Weighted mean cross entropy over the response tokens; logits are computed for those alone."""
+        labels = inputs.pop("labels")[:, 1:]
+        hidden = model.model(**inputs).last_hidden_state[:, :-1]  # (B, T - 1, hidden)
+        answered = labels != _IGNORED
+        targets = labels[answered]
+        losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[answered]), targets, reduction="none")
+        weights = self.token_weights[targets]
+        return (losses * weights).sum() / weights.sum()
+
+
+def supervised_config(settings: dict[str, Any], output_dir: Path, seed: int) -> TrainingArguments:
+    """transformers' settings, from those of `settings` that are fields of TrainingArguments."""
+    fields = {key: value for key, value in settings.items() if key in TrainingArguments.__dataclass_fields__}
+    return TrainingArguments(**fields, **run_fields(output_dir, seed), remove_unused_columns=False)
+
+
+def train_supervised(
+    model: Qwen2VLForConditionalGeneration,
+    processor: Qwen2VLProcessor,
+    dataset: Dataset,
+    examples: Sequence[Example],
+    *,
+    settings: dict[str, Any],
+    heavy_words: Sequence[str],
+    seed: int,
+    folder: Path,
+) -> None:
+    """Train `model` in place on `examples` over `dataset`'s images; goes on from the newest complete checkpoint.
+
+    `settings`: fields of TrainingArguments, and `answer_weight`, the weight of each of `heavy_words` in the loss.
+    """
+    weights = torch.ones(len(processor.tokenizer))
+    weights[processor.tokenizer.convert_tokens_to_ids(list(heavy_words))] = settings["answer_weight"]
+    checkpoint = latest_checkpoint(folder)
+    resumed = checkpoint_step(checkpoint)
+    project_patches_by_product(model)
+    trainer = _WeightedTrainer(
+        model=model,
+        args=supervised_config(settings, folder, seed),
+        train_dataset=list(examples),
+        data_collator=_Collator(processor, dataset),
+        callbacks=[
+            SealCheckpoints(),
+            FiniteGradients(),
+            MetricsFile(folder / "metrics.jsonl", resumed),
+            Progress("warm start", {"loss": "loss"}, resumed),
+        ],
+        token_weights=weights,
+    )
+    trainer.remove_callback(PrinterCallback)  # our bar and metrics file say the same, legibly
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

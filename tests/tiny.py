@@ -1,0 +1,60 @@
+"""A recipe small enough for tests of the machinery: the miniature's own files with smaller numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from r1mm.recipe import RECIPES
+
+SMALLER: dict[str, Any] = {
+    "warm_start.max_steps": 6,
+    "warm_start.per_device_train_batch_size": 8,
+    "warm_start.save_steps": 2,
+    "warm_start.warmup_steps": 1,
+    "prompts_per_step": 2,
+    "train.max_steps": 6,
+    "train.num_generations": 4,
+    "train.per_device_train_batch_size": 8,
+    "train.save_steps": 2,
+    "train.max_completion_length": 8,
+    "evaluation.max_new_tokens": 8,
+    "evaluation.batch_size": 6,
+}
+ITEMS = 12
+
+
+def tiny_recipe(folder: Path, changes: dict[str, Any] | None = None, claims: bool = False) -> Path:
+    """Write recipe `tiny` below `folder` and return its directory; `changes` by dotted path on top of SMALLER."""
+    recipe = yaml.safe_load((RECIPES / "r1v-mini" / "recipe.yaml").read_text())
+    recipe["name"] = "tiny"
+    for scene in recipe["scenes"].values():
+        scene["items"] = ITEMS
+    for dotted, value in {**SMALLER, **(changes or {})}.items():
+        *parents, last = dotted.split(".")
+        target = recipe
+        for part in parents:
+            target = target[part]
+        if isinstance(target.get(last), dict) and "value" in target[last]:
+            target[last]["value"] = value
+        else:
+            target[last] = value
+    expected: dict[str, Any] = {"recipe": "tiny", "claims": [], "reference_rows": []}
+    if claims:
+        expected["claims"] = [
+            {
+                "id": "short",
+                "variant": "images-fixed",
+                "statement": "Completions do not grow more than tenfold.",
+                "metric": "length_ratio",
+                "split": "ood",
+                "test": "at_most",
+                "reference": 10.0,
+                "source": "our choice: a claim for tests of the machinery",
+            }
+        ]
+    target_folder = folder / "tiny"
+    target_folder.mkdir(parents=True, exist_ok=True)
+    (target_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    (target_folder / "expected.yaml").write_text(yaml.safe_dump(expected, sort_keys=False))
+    return target_folder

@@ -1,0 +1,342 @@
+"""The pages are well-formed, self-contained, honest about what is missing, and the same for the same inputs."""
+
+import dataclasses
+import html
+import io
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from r1mm.errors import BadInput
+from r1mm.report import page
+from r1mm.report.page import ComparisonInputs, ReportInputs, build_comparison, build_report
+
+MadeUp = Callable[..., ReportInputs]
+VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
+VARIANTS = ("as-published", "prefix-with-images", "full-text-only", "as-fixed")
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would see, and fails where an element is closed that is not the open one."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"<{tag}> has an attribute twice: {names}"
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open[-1:] == [tag], f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "title"} & set(self.open):
+            self.text += data
+
+
+def words(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+@pytest.fixture(scope="module")
+def run(made_up_run: MadeUp) -> ReportInputs:
+    return made_up_run()
+
+
+@pytest.fixture(scope="module")
+def report(run: ReportInputs) -> str:
+    return build_report(run)
+
+
+@pytest.fixture(scope="module")
+def runs(made_up_run: MadeUp) -> list[ReportInputs]:
+    return [made_up_run(variant) for variant in VARIANTS]
+
+
+@pytest.fixture(scope="module")
+def comparison(runs: list[ReportInputs]) -> str:
+    return build_comparison(ComparisonInputs(runs))
+
+
+def check_self_contained(text: str) -> Reader:
+    read = Reader(text)
+    ids = Counter(attributes["id"] for _, attributes in read.elements if "id" in attributes)
+    assert [name for name, count in ids.items() if count > 1] == []
+    for tag, attributes in read.elements:
+        assert tag not in ("script", "link", "iframe", "object", "base")
+        assert not [name for name in attributes if name.startswith("on")]
+        assert (attributes.get("src") or "data:").startswith("data:")
+        target = attributes.get("href")
+        assert target is None or (target.startswith("#") and target[1:] in ids)
+        if tag == "img":
+            assert attributes.get("alt")
+        if tag == "th":
+            assert attributes.get("scope") in ("row", "col")
+    assert all(place.startswith("#") for place in re.findall(r"url\(\s*['\"]?([^)]*)", text))
+    assert "@import" not in text
+    return read
+
+
+def test_the_report_is_well_formed_self_contained_and_light(report: str) -> None:
+    check_self_contained(report)
+    assert len(report.encode()) < 1_500_000
+
+
+def test_the_comparison_is_well_formed_self_contained_and_light(comparison: str) -> None:
+    check_self_contained(comparison)
+    assert len(comparison.encode()) < 1_500_000
+
+
+def test_the_report_says_every_claim_with_its_words_value_and_outcome(run: ReportInputs, report: str) -> None:
+    shown = words(Reader(report).text)
+    assert run.verdict["headline"] in shown
+    for claim in run.verdict["claims"]:
+        assert claim["statement"] in shown
+        assert claim["words"] in shown
+        assert claim["outcome"] in shown
+        assert page.quantity(claim["value"], claim["unit"]).replace("\u00a0", " ") in shown
+
+
+def test_the_parts_of_the_report_stand_in_order(report: str) -> None:
+    parts = ["claims", "accuracy", "training", "samples", "references", "images", "warm-start", "settings", "manifest"]
+    places = [report.index(f'<section id="{part}">') for part in [*parts, "again"]]
+    assert places == sorted(places)
+    shown = Reader(report).text
+    for command in (
+        "r1mm reproduce mini-r1v --variant as-published --seed 0",
+        "r1mm verdict runs/mini-r1v/as-published-seed0",
+        "r1mm report runs/mini-r1v/as-published-seed0",
+    ):
+        assert command in shown
+
+
+def test_a_miniature_says_what_it_is_no_evidence_for_and_a_full_run_does_not(run: ReportInputs, report: str) -> None:
+    assert "it is no evidence about the 2B model" in report
+    full = dataclasses.replace(run, metrics=[], verdict={**run.verdict, "size": "full", "reference_rows": []})
+    assert "miniature:" not in build_report(full)
+
+
+def test_every_setting_is_shown_with_its_source_and_the_variants_are_marked(run: ReportInputs, report: str) -> None:
+    sections = page.shown_settings(run.resolved)
+    shown = words(Reader(report).text)
+    for rows in sections.values():
+        for row in rows:
+            assert row.path in shown
+            assert words(row.value) in shown
+            assert row.source in shown
+    marked = {row.path for rows in sections.values() for row in rows if row.overridden}
+    assert marked == {"factors.format_match", "factors.images_in_logprobs"}
+    assert shown.count("set by the variant") >= 2
+    paths = {row.path for rows in sections.values() for row in rows}
+    assert {"train.beta", "warm_start.slip_rate", "scenes.ood", "threads"} <= paths
+
+
+def with_few_figures(run: ReportInputs) -> ReportInputs:
+    return dataclasses.replace(run, metrics=[], verdict={**run.verdict, "reference_rows": []})
+
+
+def with_completion(run: ReportInputs, text: str) -> ReportInputs:
+    changed: Any = {
+        split: {condition: [{**row, "completion": text} for row in rows] for condition, rows in by.items()}
+        for split, by in run.outputs.items()
+    }
+    return dataclasses.replace(with_few_figures(run), outputs=changed)
+
+
+def test_hostile_completions_are_text(run: ReportInputs, runs: list[ReportInputs]) -> None:
+    hostile = "\n  </pre><script>alert(1)</script>\"'&amp;\x00\x1b[31m\r\ud800 {{ 7 * 7 }}\n"
+    for text in (
+        build_report(with_completion(run, hostile)),
+        build_comparison(ComparisonInputs([with_completion(one, hostile) for one in runs])),
+    ):
+        text.encode("utf-8")
+        assert "<script" not in text
+        assert "\x00" not in text
+        read = check_self_contained(text)
+        assert "\n  </pre><script>alert(1)</script>\"'&amp;␀␛[31m␍? {{ 7 * 7 }}\n" in read.text
+
+
+def test_hostile_words_anywhere_are_text(run: ReportInputs) -> None:
+    def poisoned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: poisoned(child) for key, child in value.items()}
+        if isinstance(value, list):
+            return [poisoned(child) for child in value]
+        return value + '"><script>x</script>' if isinstance(value, str) else value
+
+    resolved, manifest, verdict = poisoned(run.resolved), poisoned(run.manifest), poisoned(run.verdict)
+    text = build_report(dataclasses.replace(run, resolved=resolved, manifest=manifest, verdict=verdict))
+    check_self_contained(text)
+    assert html.escape("<script>x", quote=False) in text
+
+
+def test_the_same_inputs_give_the_same_bytes(report: str, comparison: str, made_up_run: MadeUp) -> None:
+    assert build_report(made_up_run()) == report
+    again = [made_up_run(variant) for variant in reversed(VARIANTS)]
+    assert build_comparison(ComparisonInputs(again)) == comparison  # nor does the order of the runs matter
+
+
+def test_an_empty_run_gives_a_page_that_says_so() -> None:
+    empty = ReportInputs(resolved={}, manifest={}, metrics=[], outputs={}, verdict={})
+    shown = words(check_self_contained(build_report(empty)).text)
+    for said in (
+        "not judged", "No verdict was written", "states no claim", "No scores", "No training metrics", "No items with",
+        "no reference rows", "No contact sheets", "no warm start", "was not found beside it", "No manifest",
+    ):  # fmt: skip
+        assert said in shown
+    shown = words(check_self_contained(build_comparison(ComparisonInputs([empty]))).text)
+    assert "Not all four variants" in shown
+    assert shown.count("not run") == 4
+    assert "No item was found" in shown
+
+
+def test_missing_parts_leave_the_rest(run: ReportInputs) -> None:
+    verdict = {**run.verdict, "claims": [], "reference_rows": [], "comparisons": {}}
+    thin = dataclasses.replace(run, verdict=verdict, metrics=[], image_of=None, contact_sheets={})
+    shown = words(check_self_contained(build_report(thin)).text)
+    assert "states no claim" in shown
+    assert "No paired comparison" in shown
+    assert "Image not at hand" in shown
+    assert page.percent(run.verdict["scores"]["ood"]["trained-think"]["accuracy"]).replace("\u00a0", " ") in shown
+
+
+def test_claims_that_could_not_be_judged_show_dashes(run: ReportInputs) -> None:
+    claim: dict[str, Any] = {"id": "c", "statement": "S.", "value": None, "interval": None}
+    claim |= {"reference": None, "margin": None, "outcome": "not judged", "words": "No outputs."}
+    verdict = {**run.verdict, "claims": [claim], "reference_rows": []}
+    shown = check_self_contained(build_report(dataclasses.replace(run, verdict=verdict, metrics=[]))).text
+    assert "No outputs." in shown
+    assert "None" not in shown
+
+
+def test_samples_mix_the_kinds_are_ordered_and_do_not_depend_on_file_order(run: ReportInputs) -> None:
+    samples = page.choose_samples(run)
+    assert Counter(s.kind for s in samples) == {"fixed": 3, "still wrong": 2, "broken": 2, "still right": 1}
+    for sample in samples:
+        answers = dict(sample.answers)
+        before, after = answers["base, thinking prompt"], answers["trained, thinking prompt"]
+        assert before["item"] == after["item"] == sample.item
+        assert (before["correct"], after["correct"]) == (
+            sample.kind in ("broken", "still right"), sample.kind in ("fixed", "still right")
+        )  # fmt: skip
+    shuffled: Any = {
+        split: {condition: random.Random(1).sample(list(rows), len(rows)) for condition, rows in by.items()}
+        for split, by in run.outputs.items()
+    }
+    assert page.choose_samples(dataclasses.replace(run, outputs=shuffled)) == samples
+
+
+def test_a_kind_without_items_leaves_its_turns_to_the_others(run: ReportInputs) -> None:
+    all_fixed: Any = {
+        "id": {
+            "base-think": [{**row, "correct": False} for row in run.outputs["id"]["base-think"]],
+            "trained-think": [{**row, "correct": True} for row in run.outputs["id"]["trained-think"]],
+        }
+    }
+    samples = page.choose_samples(dataclasses.replace(run, outputs=all_fixed))
+    assert [sample.kind for sample in samples] == ["fixed"] * 8
+    assert len({sample.item for sample in samples}) == 8
+
+
+def test_a_heavy_image_is_drawn_smaller() -> None:
+    noise = Image.frombytes("RGB", (800, 600), random.Random(0).randbytes(800 * 600 * 3))
+    out = io.BytesIO()
+    noise.save(out, "PNG")
+    uri = page.data_uri(out.getvalue(), page.IMAGE_BYTES, page.IMAGE_SIDE)
+    assert uri.startswith("data:image/jpeg;base64,")
+    assert len(uri) < 300_000
+
+
+def test_the_comparison_shows_each_variant_in_its_cell(runs: list[ReportInputs], comparison: str) -> None:
+    for run in runs:
+        factors = run.resolved["recipe"]["factors"]
+        match, images = factors["format_match"]["value"], factors["images_in_logprobs"]["value"]
+        start = comparison.index(f'<div class="cell {match} {images}">')
+        cell = comparison[start : comparison.index("</div>", start)]
+        assert run.resolved["variant"] in cell
+        for split in ("id", "ood"):
+            assert page.percent(run.verdict["scores"][split]["trained-think"]["accuracy"]) in cell
+            assert page.signed(run.verdict["comparisons"][split]["gain"]["points"]) in cell
+    shown = words(Reader(comparison).text)
+    assert "In these runs format_match switched the format; images_in_logprobs left it as it was." in shown
+    assert "say nothing about the 2B model" in shown
+
+
+def test_the_comparison_warns_when_the_base_models_differ(runs: list[ReportInputs]) -> None:
+    runs = [with_few_figures(run) for run in runs]
+    verdict: Any = {**runs[0].verdict, "scores": {"id": {"base-think": {"n": 10, "right": 1, "accuracy": 10.0}}}}
+    text = build_comparison(ComparisonInputs([dataclasses.replace(runs[0], verdict=verdict), *runs[1:]]))
+    assert "The base scores differ between the runs" in text
+
+
+def test_the_comparison_refuses_what_cannot_be_compared(runs: list[ReportInputs]) -> None:
+    with pytest.raises(BadInput, match="no run to compare"):
+        build_comparison(ComparisonInputs([]))
+    with pytest.raises(BadInput, match="two runs have"):
+        build_comparison(ComparisonInputs([runs[0], runs[0]]))
+    other = dataclasses.replace(runs[1], verdict={**runs[1].verdict, "recipe": "another"})
+    with pytest.raises(BadInput, match="several recipes, another, mini-r1v"):
+        build_comparison(ComparisonInputs([runs[0], other]))
+
+
+@pytest.mark.parametrize(
+    ("prefix_none", "prefix_both", "full_none", "full_both", "said"),
+    [
+        (1, 2, 99, 98, "format_match switched the format; images"),
+        (2, 99, 1, 98, "images_in_logprobs switched the format; format_match"),
+        (97, 99, 95, 98, "neither factor switched"),
+        (2, 2, 3, 98, "act together"),
+        (10, 12, 45, 40, "middling size"),
+        (2, None, 3, 98, "Not all four variants"),
+    ],
+)
+def test_the_reading_follows_the_numbers(
+    prefix_none: float, prefix_both: float | None, full_none: float, full_both: float, said: str
+) -> None:
+    shares = {
+        ("prefix", "none"): prefix_none, ("prefix", "both"): prefix_both,
+        ("full", "none"): full_none, ("full", "both"): full_both,
+    }  # fmt: skip
+    assert said in " ".join(page.factor_reading(shares))
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (page.percent(82.5), "82.5\u00a0%"), (page.percent(None), page.ABSENT), (page.number(-3.14, 1), "\u22123.1"),
+        (page.signed(-0.04), "0.0"), (page.signed(12.34), "+12.3"), (page.share(3, 200), "1.5\u00a0%"),
+        (page.share(1, 0), page.ABSENT), (page.span({"low": 1, "high": 2.2}), "1.0 to 2.2"),
+        (page.span(None), page.ABSENT), (page.span({"low": 1}), page.ABSENT),
+        (page.span({"low": -1, "high": 2}, True), "\u22121.0 to +2.0"), (page.p_value(1e-9), "< 0.001"),
+        (page.p_value(0.0421), "0.042"), (page.duration(402.5), "6 min 42 s"), (page.duration(7261), "2 h 1 min"),
+        (page.quantity(0.5, "ratio"), "0.50 ratio"), (page.quantity(float("nan"), "points"), page.ABSENT),
+    ],
+)  # fmt: skip
+def test_numbers_read_well(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+def test_a_claim_says_which_interval_it_shows(report: str) -> None:
+    shown = words(Reader(report).text)
+    assert "\u22123.1 to +6.9 90 %, of the difference" in shown
+    assert "0.0 to 2.8 90 %, of the value" in shown
+    assert "Standard errors: items 2.26, seeds 1.40, reference 0.81." in shown
