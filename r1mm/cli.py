@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument(
             "--base-seed",
             type=_whole_number,
-            help="seed of the miniature's base model (default: --seed); runs of one base seed share its warm start",
+            help="seed of a miniature's base model (default: the recipe's); runs of one base share its warm start",
         )
         made.add_argument(
             "--runs", type=Path, default=Path("runs"), help="folder that holds all run directories (default ./runs)"

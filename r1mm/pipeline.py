@@ -15,8 +15,8 @@ from r1mm.errors import BadInput, StageFailed
 from r1mm.launch.local import run_stage
 from r1mm.manifest import surroundings
 from r1mm.recipe import RECIPES, find_recipe, load_expected, load_recipe, resolve
-from r1mm.rundir import locked, make_folder, read_record, verify_file, write_json, write_record
-from r1mm.stages import STAGE_TABLE, Home, Job, expected_inputs, new_record, note_start, started_path
+from r1mm.rundir import forget_record, locked, make_folder, read_record, verify_file, write_json, write_record
+from r1mm.stages import STAGE_TABLE, Home, Job, default_base_seed, expected_inputs, new_record, note_start, started_path
 
 # Rendered sets, checkpoints with optimizer state, generations and pages of one miniature run, with room to spare.
 NEEDED_BYTES = 1_000_000_000
@@ -32,7 +32,7 @@ def make_job(recipe: str, variant: str | None, seed: int, base_seed: int | None,
         resolved=resolve(loaded, variant),
         expected=load_expected(folder / "expected.yaml", loaded),
         seed=seed,
-        base_seed=seed if base_seed is None else base_seed,
+        base_seed=default_base_seed(loaded) if base_seed is None else base_seed,
         runs=runs.resolve(),
     )
 
@@ -202,6 +202,7 @@ def run_one_stage(job: Job, stage: str) -> None:
     for need in entry.needs:
         if not is_done(job, need):
             raise BadInput(f"stage {stage} needs stage {need}, which is out of date; run `r1mm reproduce`")
+    forget_record(root, stage)
     note_start(job, stage, inputs)
     started, began = _now(), time.monotonic()
     try:

@@ -184,7 +184,12 @@ def verify_file(path: Path, expected: FileStamp, remedy: str) -> None:
 
 def files_below(folder: Path, root: Path) -> dict[str, FileStamp]:
     """The stamps of all files below `folder`, by path relative to `root`, in order."""
-    return {str(path.relative_to(root)): stamp(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in _BOOKKEEPING)
+    return {str(path.relative_to(root)): stamp(path) for path in files}
+
+
+# What a stage's folder holds about itself: never among its outputs.
+_BOOKKEEPING = ("record.json", "started.json")
 
 
 def record_path(root: Path, stage: str) -> Path:
@@ -197,6 +202,11 @@ def write_record(root: Path, record: StageRecord) -> StageRecord:
     record = record.model_copy(update={"checksum": record.own_checksum()})
     write_json(record_path(root, record.stage), record.model_dump(mode="json"))
     return record
+
+
+def forget_record(root: Path, stage: str) -> None:
+    """Declare a stage not done, before it is done again."""
+    record_path(root, stage).unlink(missing_ok=True)
 
 
 def read_record(root: Path, stage: str) -> StageRecord | None:

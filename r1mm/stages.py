@@ -26,6 +26,11 @@ Home = Literal["assets", "base", "run"]
 TESTED = ("id", "ood")  # the splits that are evaluated: in distribution, out of distribution
 
 
+def default_base_seed(recipe: Recipe) -> int:
+    """The seed of the base model that a recipe pins, as a full recipe pins a checkpoint; 0 where it makes none."""
+    return recipe.base_seed.value if recipe.base_seed else 0
+
+
 @dataclass(frozen=True)
 class Job:
     """One recipe, variant and seed, below a folder of runs.
@@ -53,7 +58,7 @@ class Job:
             return top / "assets"
         if home == "base":
             return top / f"base-seed{self.base_seed}"
-        suffix = "" if self.base_seed == self.seed else f"-base{self.base_seed}"
+        suffix = "" if self.base_seed == default_base_seed(self.recipe) else f"-base{self.base_seed}"
         return top / f"{self.resolved.variant}-seed{self.seed}{suffix}"
 
     def stage_folder(self, stage: str) -> Path:
@@ -222,19 +227,19 @@ def evaluate_base(job: Job) -> dict[str, FileStamp]:
 def train(job: Job) -> dict[str, FileStamp]:
     """GRPO from the base model."""
     from r1mm.data.counting import load_counting
-    from r1mm.train.grpo import train_grpo
+    from r1mm.train.grpo import build_trainer, train_grpo
 
     _prepare_libraries(job)
     folder, root = job.stage_folder("grpo"), job.folder("run")
-    train_grpo(
+    trainer = build_trainer(
         job.recipe,
         model=job.stage_folder("warm-start") / "model",
         dataset=load_counting(job.stage_folder("assets") / "train.parquet"),
         seed=job.seed,
         folder=folder,
-        metrics=root / "metrics.jsonl",
         suppressed=_suppressed,
     )
+    train_grpo(trainer, folder, root / "metrics.jsonl")
     return files_below(folder / "model", root) | {"metrics.jsonl": stamp(root / "metrics.jsonl")}
 
 

@@ -1,14 +1,15 @@
-"""The vision tower's patch projection as the matrix product that it is.
+"""Two parts of Qwen2-VL's vision tower computed the short way: same weights, same numbers up to rounding.
 
-Qwen2-VL writes it as a 3-D convolution whose kernel equals its stride.  On a CPU torch takes the long way there: the
-miniature's tower took 0.23 s forward and backward with it and takes 0.15 s with the product (64 images, two cores).
-Same weights, same numbers up to rounding, and parameter names and module hooks stay as they were.
+The tower projects patches by a 3-D convolution whose kernel equals its stride, which is a matrix product, and without
+flash attention it attends image by image in a loop, which for images of one size is one batched call.  Parameter names
+and module hooks stay as they were.  `benchmarks/vision.py` measures what each saves.
 """
 
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.models.qwen2_vl.modeling_qwen2_vl import VisionAttention, apply_rotary_pos_emb_vision
 
 
 class PatchProjection(nn.Conv3d):
@@ -20,9 +21,44 @@ class PatchProjection(nn.Conv3d):
         return projected.view(*projected.shape, 1, 1, 1)
 
 
-def project_patches_by_product(model: Any) -> None:
-    """Turn the patch projection of a Qwen2-VL model, in place.  ValueError when the model has no such projection."""
-    projection = model.model.visual.patch_embed.proj
+class BatchedVisionAttention(VisionAttention):
+    """Attention within each image; images of one size are one batch, others take the library's way."""
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """(patches of all images, embed) to the same; `cu_seqlens` are the images' boundaries, (images + 1,)."""
+        lengths = cu_seqlens.diff()
+        if position_embeddings is None or not bool((lengths == lengths[0]).all()):
+            whole: torch.Tensor = super().forward(
+                hidden_states, cu_seqlens, position_embeddings=position_embeddings, **kwargs
+            )
+            return whole
+        images = lengths.numel()
+        query, key, value = self.qkv(hidden_states).view(len(hidden_states), 3, self.num_heads, -1).unbind(1)
+        query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+        query, key, value = (
+            part.view(images, -1, self.num_heads, part.shape[-1]).transpose(1, 2) for part in (query, key, value)
+        )
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, scale=self.scaling)
+        projected: torch.Tensor = self.proj(attended.transpose(1, 2).reshape(len(hidden_states), -1))
+        return projected
+
+
+def shorten_vision_tower(model: Any) -> None:
+    """Swap both parts of a Qwen2-VL model, in place.  ValueError when its tower is not built as expected.
+
+    A model that runs flash attention keeps its own attention, which is one call already.
+    """
+    tower = model.model.visual
+    projection = tower.patch_embed.proj
     if not isinstance(projection, nn.Conv3d) or projection.kernel_size != projection.stride:
         raise ValueError(f"expected a Conv3d whose kernel is its stride, found {projection}")
     projection.__class__ = PatchProjection
+    if tower.config._attn_implementation == "sdpa":
+        for block in tower.blocks:
+            block.attn.__class__ = BatchedVisionAttention

@@ -54,10 +54,12 @@ def write_counting(path: Path, pngs: Sequence[bytes], problem: str, counts: Sequ
 def load_counting(path: Path) -> Dataset:
     """A counting dataset from a parquet file; images decode when they are read.
 
+    The Arrow files that `datasets` makes of it lie in a folder `.cache` two levels up, apart from what is recorded.
+
     Raises BadInput when the file is no parquet file, a column is missing, or a solution holds no number.
     """
     try:
-        dataset = Dataset.from_parquet(str(path), cache_dir=str(path.parent / ".cache"))
+        dataset = Dataset.from_parquet(str(path), cache_dir=str(path.parent.parent / ".cache"))
     except Exception as error:
         raise BadInput(f"{path} is not a readable parquet file ({error}); make or fetch it again") from error
     missing = [column for column in FEATURES if column not in dataset.column_names]

@@ -12,13 +12,13 @@ from transformers import AutoProcessor, GenerationConfig, Qwen2VLForConditionalG
 from r1mm.data.counting import solution_count
 from r1mm.data.prompts import conversation
 from r1mm.evaluate.counting import Output, score
-from r1mm.vision import project_patches_by_product
+from r1mm.vision import shorten_vision_tower
 
 
 def load_model(folder: Path) -> tuple[Qwen2VLForConditionalGeneration, Any]:
     """The model (in evaluation mode) and processor of a checkpoint folder; safetensors only."""
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
-    project_patches_by_product(model)
+    shorten_vision_tower(model)
     return model.eval(), AutoProcessor.from_pretrained(folder, padding_side="left")
 
 

@@ -28,12 +28,12 @@ from r1mm.mini.render import (
 
 MAX_OBJECTS = 10
 MIN_VISIBLE_PIXELS = 50
-MIN_VISIBLE_SHARE = 0.5
+MIN_VISIBLE_SHARE = 0.7
 
 _SCENE_ATTEMPTS = 400
 _PLACE_ATTEMPTS = 24
 _PLACE_EXTENT = 4.2
-_GAP_BETWEEN = 0.12
+_GAP_BETWEEN = 0.4
 _PICTURE_MARGIN = 1.5
 # A gray object on gray ground must still differ from it: Euclidean distance of RGB in 0..1.
 _MIN_CONTRAST = 0.24

@@ -27,7 +27,7 @@ from r1mm.train.checkpoints import (
 )
 from r1mm.train.rewards import accuracy_reward, format_reward_for
 from r1mm.train.settings import grpo_config
-from r1mm.vision import project_patches_by_product
+from r1mm.vision import shorten_vision_tower
 
 _SHOWN = {
     "rewards/accuracy_reward/mean": "accuracy",
@@ -102,46 +102,63 @@ def training_rows(dataset: Dataset, template: str) -> Dataset:
     )
 
 
-def train_grpo(
+def build_trainer(
     recipe: Recipe,
     *,
     model: Path,
     dataset: Dataset,
     seed: int,
     folder: Path,
-    metrics: Path,
     suppressed: Callable[[Any], list[int]],
-) -> None:
-    """Train `model` on `dataset` by the recipe; the trained policy and its processor are left in `folder`/model.
+) -> R1Trainer:
+    """The trainer of one run, as the recipe sets it.  `suppressed` gives the token ids that are never sampled.
 
-    Goes on from the newest complete checkpoint in `folder`.  `suppressed` gives the token ids that are never sampled.
-    Raises BadInput for a damaged checkpoint or a dataset smaller than one step, StageFailed for a non-finite loss.
+    Raises BadInput for a dataset smaller than one step.
     """
     prompts = recipe.prompts_per_step.value
     if len(dataset) < prompts:
         raise BadInput(f"the training set has {len(dataset)} items, one step needs {prompts}; give a larger set")
     processor = AutoProcessor.from_pretrained(model, padding_side="left")
-    checkpoint = latest_checkpoint(folder)
-    resumed = checkpoint_step(checkpoint)
     trainer = R1Trainer(
         model=str(model),
         reward_funcs=[accuracy_reward, format_reward_for(recipe.factors.format_match.value)],
         args=grpo_config(recipe, folder, seed, suppressed(processor.tokenizer)),
         train_dataset=training_rows(dataset, recipe.prompts.train.value),
         processing_class=processor,
-        callbacks=[
-            SealCheckpoints(),
-            FiniteGradients(),
-            MetricsFile(metrics, resumed),
-            Progress("GRPO", _SHOWN, resumed),
-        ],
         images_in_logprobs=recipe.factors.images_in_logprobs.value,
         incident_folder=folder,
     )
     for network in (trainer.model, trainer.ref_model):
         if network is not None:
-            project_patches_by_product(network)
+            shorten_vision_tower(network)
+    return trainer
+
+
+def train_grpo(trainer: R1Trainer, folder: Path, metrics: Path) -> None:
+    """Train to the end; the trained policy and its processor are left in `folder`/model, a line per step in `metrics`.
+
+    Goes on from the newest complete checkpoint in `folder`.  Raises BadInput for a damaged checkpoint, StageFailed for
+    a loss, gradient or policy that is not finite.
+    """
+    checkpoint = latest_checkpoint(folder)
+    resumed = checkpoint_step(checkpoint)
     trainer.remove_callback(PrinterCallback)  # our bar and metrics file say the same, legibly
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    for callback in (
+        SealCheckpoints(),
+        FiniteGradients(),
+        MetricsFile(metrics, resumed),
+        Progress("GRPO", _SHOWN, resumed),
+    ):
+        trainer.add_callback(callback)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except RuntimeError as error:
+        # torch's own words when the policy's probabilities are no longer numbers, which sampling meets first.
+        if "probability tensor contains" not in str(error):
+            raise
+        raise StageFailed(
+            f"step {trainer.state.global_step + 1}: the policy's probabilities are not finite; stopped before the "
+            f"update. The last checkpoint in {folder} is kept; lower train.learning_rate"
+        ) from error
     trainer.save_model(str(folder / "model"))
-    processor.save_pretrained(folder / "model")
+    trainer.processing_class.save_pretrained(folder / "model")

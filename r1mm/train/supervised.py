@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
@@ -30,7 +31,7 @@ from r1mm.train.checkpoints import (
     latest_checkpoint,
 )
 from r1mm.train.settings import run_fields
-from r1mm.vision import project_patches_by_product
+from r1mm.vision import shorten_vision_tower
 
 _IGNORED = -100
 
@@ -48,8 +49,9 @@ class _Collator:
         self.prompt_ids = functools.cache(self._prompt_ids)
         self.response_ids = functools.cache(self._response_ids)
 
-    def _picture(self, item: int) -> Any:
-        return self.images[item].convert("RGB")
+    def _picture(self, item: int) -> torch.Tensor:
+        """An image as (3, height, width), uint8, the processor's own form: no epoch decodes or converts it again."""
+        return torch.from_numpy(np.array(self.images[item].convert("RGB"))).permute(2, 0, 1).contiguous()
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         text = self.processor.apply_chat_template(conversation(prompt), add_generation_prompt=True)
@@ -130,7 +132,7 @@ def train_supervised(
     weights[processor.tokenizer.convert_tokens_to_ids(list(heavy_words))] = settings["answer_weight"]
     checkpoint = latest_checkpoint(folder)
     resumed = checkpoint_step(checkpoint)
-    project_patches_by_product(model)
+    shorten_vision_tower(model)
     trainer = _WeightedTrainer(
         model=model,
         args=supervised_config(settings, folder, seed),

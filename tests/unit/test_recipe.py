@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from r1mm.errors import BadInput
+from r1mm.recipe import RECIPES, all_recipes, find_recipe, grpo_fields, load_expected, load_recipe, resolve
+from tests.tiny import tiny_recipe
+
+
+def written(folder: Path, find: str, replace: str) -> Path:
+    path = tiny_recipe(folder) / "recipe.yaml"
+    text = path.read_text()
+    assert find in text
+    path.write_text(text.replace(find, replace, 1))
+    return path
+
+
+def line_of(path: Path, text: str) -> int:
+    return next(i for i, line in enumerate(path.read_text().splitlines(), 1) if text in line)
+
+
+@pytest.mark.parametrize("folder", all_recipes(), ids=lambda folder: folder.name)
+def test_every_recipe_of_the_repository_is_good(folder: Path) -> None:
+    recipe = load_recipe(folder / "recipe.yaml")
+    load_expected(folder / "expected.yaml", recipe)
+    assert (folder / "README.md").is_file()
+
+
+def test_the_four_variants_are_the_two_factors_crossed() -> None:
+    recipe = load_recipe(RECIPES / "r1v-mini" / "recipe.yaml")
+    crossed = {
+        name: (factors.format_match.value, factors.images_in_logprobs.value)
+        for name in recipe.variants
+        for factors in [resolve(recipe, name).recipe.factors]
+    }
+    assert crossed == {
+        "as-published": ("prefix", "none"),
+        "as-fixed": ("full", "both"),
+        "format-fixed": ("full", "none"),
+        "images-fixed": ("prefix", "both"),
+    }
+
+
+def test_templates_are_upstreams_to_the_blank() -> None:
+    prompts = load_recipe(RECIPES / "r1v-mini" / "recipe.yaml").prompts
+    tail = "output the thinking process in <think> </think> and final answer (number) in <answer> </answer> tags."
+    assert prompts.train.value == "{question}  O" + tail[1:]
+    assert prompts.evaluation.value == "{question} First " + tail.replace("output", "output")
+
+
+def test_field_names_read_from_source_are_those_of_the_class() -> None:
+    from trl import GRPOConfig
+
+    assert grpo_fields() == set(GRPOConfig.__dataclass_fields__)
+
+
+def test_unknown_key_names_file_line_and_the_key_meant(tmp_path: Path) -> None:
+    path = written(tmp_path, "default_variant:", "default_varient:")
+    line = line_of(path, "default_varient:")
+    with pytest.raises(BadInput, match=rf"recipe\.yaml:{line}: default_varient: unknown key.*did you mean 'default_v"):
+        load_recipe(path)
+
+
+def test_unknown_train_field_names_the_one_meant(tmp_path: Path) -> None:
+    path = written(tmp_path, "  scale_rewards:", "  scale_reward:")
+    line = line_of(path, "  scale_reward:")
+    with pytest.raises(BadInput, match=rf":{line}: train.scale_reward: is not a field of TRL.*'scale_rewards'"):
+        load_recipe(path)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "title:", "name: tiny\ntitle:")
+    with pytest.raises(BadInput, match="'name' stands here twice"):
+        load_recipe(path)
+
+
+def test_a_value_without_source_is_refused(tmp_path: Path) -> None:
+    path = tiny_recipe(tmp_path) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    del recipe["train"]["beta"]["source"]
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(BadInput, match=r"train\.beta\.source: has no source.*our choice: reason"):
+        load_recipe(path)
+
+
+def test_a_bare_value_is_refused(tmp_path: Path) -> None:
+    path = tiny_recipe(tmp_path) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["train"]["beta"] = 0.04
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(BadInput, match=r"train\.beta: is 0\.04, without a source; write \{value: 0\.04"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("source", ["somewhere", "our choice:", "R1-V", "https://example.net/x"])
+def test_a_source_that_names_nothing_is_refused(tmp_path: Path, source: str) -> None:
+    path = tiny_recipe(tmp_path) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["train"]["beta"]["source"] = source
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(BadInput, match="names no source; write 'owner/repository@commit:file'"):
+        load_recipe(path)
+
+
+def test_a_batch_that_is_not_prompts_times_group_is_refused(tmp_path: Path) -> None:
+    path = tiny_recipe(tmp_path, {"train.per_device_train_batch_size": 16}) / "recipe.yaml"
+    with pytest.raises(BadInput, match=r"1 devices x 16 completions x 1 accumulation = 16.*2 x num_generations 4 = 8"):
+        load_recipe(path)
+
+
+def test_a_setting_that_r1mm_makes_itself_is_refused(tmp_path: Path) -> None:
+    path = tiny_recipe(tmp_path) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["train"]["trust_remote_code"] = {"value": True, "source": "our choice: to test the refusal"}
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(BadInput, match=r"train\.trust_remote_code: is set by r1mm"):
+        load_recipe(path)
+
+
+def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    path = written(tmp_path, "value: 0.0001", "value: 1e-4")
+    assert load_recipe(path).train["learning_rate"].value == 1e-4
+
+
+def test_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("a: [1, 2")
+    with pytest.raises(BadInput, match="is not YAML"):
+        load_recipe(path)
+
+
+def test_unknown_recipe_and_variant_name_what_there_is() -> None:
+    with pytest.raises(BadInput, match="no recipe 'r1v-mimi'.*did you mean 'r1v-mini'"):
+        find_recipe("r1v-mimi")
+    with pytest.raises(BadInput, match="no variant 'as-fixd'; it has as-published.*did you mean 'as-fixed'"):
+        resolve(load_recipe(RECIPES / "r1v-mini" / "recipe.yaml"), "as-fixd")
+
+
+def test_an_override_of_nothing_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "factors.format_match:", "factors.format_mach:")
+    with pytest.raises(BadInput, match="overrides 'factors.format_mach', which the recipe does not have"):
+        load_recipe(path)
+
+
+def test_an_override_is_checked_like_any_value(tmp_path: Path) -> None:
+    path = tiny_recipe(tmp_path) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["variants"]["as-fixed"]["overrides"]["factors.format_match"]["value"] = "suffix"
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(BadInput, match=r"variant as-fixed: factors\.format_match\.value.*'suffix'"):
+        load_recipe(path)
+
+
+def test_a_claim_without_anything_to_compare_with_is_refused(tmp_path: Path) -> None:
+    folder = tiny_recipe(tmp_path, claims=True)
+    expected = yaml.safe_load((folder / "expected.yaml").read_text())
+    expected["claims"][0] |= {"test": "near", "margin": 5.0}
+    del expected["claims"][0]["reference"]
+    (folder / "expected.yaml").write_text(yaml.safe_dump(expected))
+    with pytest.raises(BadInput, match="claim 'short': has no reference value, and 0 reference rows"):
+        load_expected(folder / "expected.yaml", load_recipe(folder / "recipe.yaml"))

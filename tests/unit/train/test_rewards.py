@@ -1,0 +1,58 @@
+import pytest
+
+from r1mm.train.rewards import accuracy_reward, format_reward_for, is_accurate, matches_format
+
+MULTI_LINE = "<think>\nI see red and blue items.\n</think>\n<answer>\n 2\n</answer>"
+ONE_LINE = "<think>two items</think> <answer>2</answer>"
+BARE = "<answer>2</answer>"
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix", "full"),
+    [
+        (MULTI_LINE, False, True),
+        (ONE_LINE, True, True),
+        (BARE, False, False),
+        (ONE_LINE + " and more", True, False),  # a prefix match lets anything follow
+        ("so: " + ONE_LINE, False, False),
+        ("<think>\nI see red", False, False),
+        ("<think>a</think>\n\n<answer>\n2\n</answer>", False, True),
+        ("", False, False),
+    ],
+)
+def test_format_match_of_both_eras(text: str, prefix: bool, full: bool) -> None:
+    assert matches_format(text, "prefix") is prefix
+    assert matches_format(text, "full") is full
+
+
+@pytest.mark.parametrize(
+    ("text", "accurate"),
+    [
+        (BARE, True),  # by the string comparison: math-verify does not look inside a tag that stands alone
+        ("<answer> 2 </answer>", True),
+        (MULTI_LINE, True),  # by math-verify: the string comparison does not see over lines
+        (MULTI_LINE.replace("2", "3"), False),
+        ("2", True),  # no tag: the whole text counts
+        ("<answer>two</answer>", False),
+        ("<think>\nI see red", False),
+        ("", False),
+    ],
+)
+def test_accuracy_is_upstreams(text: str, accurate: bool) -> None:
+    assert is_accurate(text, "<answer> 2 </answer>") is accurate
+
+
+def test_the_weakness_of_parsing_the_whole_text_is_kept() -> None:
+    # Deep-Agent/R1-V#38: math-verify does not see a number between bare tags, so one in the thoughts counts instead.
+    assert is_accurate("There are 2 items, so <answer>\nmany\n</answer>", "<answer> 2 </answer>")
+    assert is_accurate("<think>I count 2</think> <answer>5</answer>", "<answer> 2 </answer>")
+
+
+def test_rewards_in_the_trainers_form() -> None:
+    completions = [[{"role": "assistant", "content": text}] for text in (MULTI_LINE, BARE)]
+    solutions = ["<answer> 2 </answer>", "<answer> 3 </answer>"]
+    assert accuracy_reward(completions, solution=solutions, prompts=None) == [1.0, 0.0]
+    reward = format_reward_for("full")
+    assert reward.__name__ == "format_reward"
+    assert reward(completions, solution=solutions) == [1.0, 0.0]
+    assert format_reward_for("prefix")(completions) == [0.0, 0.0]
