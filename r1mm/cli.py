@@ -141,7 +141,7 @@ def _say(text: str) -> None:
 
 def _reproduce(options: argparse.Namespace) -> int:
     from r1mm.pipeline import Outcome, reproduce, write_comparison
-    from r1mm.recipe import find_recipe, load_recipe
+    from r1mm.recipe_files import find_recipe, load_recipe
     from r1mm.terminal import exit_status, print_comparison, print_verdict
 
     variants: list[str | None] = [options.variant]
@@ -213,7 +213,7 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _recipes(options: argparse.Namespace) -> int:
-    from r1mm.recipe import all_recipes, find_recipe, load_expected, load_recipe
+    from r1mm.recipe_files import all_recipes, find_recipe, load_expected, load_recipe
 
     rows: list[dict[str, Any]] = []
     for folder in [find_recipe(options.recipe)] if options.recipe else list(all_recipes()):

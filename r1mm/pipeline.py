@@ -14,7 +14,8 @@ from typing import Any
 from r1mm.errors import BadInput, StageFailed
 from r1mm.launch.local import run_stage
 from r1mm.manifest import surroundings
-from r1mm.recipe import RECIPES, find_recipe, load_expected, load_recipe, resolve
+from r1mm.recipe import digest, resolve
+from r1mm.recipe_files import RECIPES, find_recipe, load_expected, load_recipe
 from r1mm.rundir import forget_record, locked, make_folder, read_record, verify_file, write_json, write_record
 from r1mm.stages import STAGE_TABLE, Home, Job, default_base_seed, expected_inputs, new_record, note_start, started_path
 
@@ -149,7 +150,7 @@ def _update_manifest(job: Job, home: Home) -> None:
             "seconds": record.seconds,
             "started": record.started,
             "code": record.code,
-            "inputs": record.inputs,
+            "inputs": digest(record.inputs),
             "content": record.content(),
         }
         if stage == "assets":

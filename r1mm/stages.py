@@ -130,6 +130,8 @@ def _prepare_libraries(job: Job) -> None:
 
     torch.set_num_threads(job.recipe.threads.value)
     torch.use_deterministic_algorithms(True)
+    # Only uninitialised memory would be filled, and nothing here reads any; TRL's log-prob buffers are large.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     # The libraries' notices to their own callers about names that will go; the versions are locked.

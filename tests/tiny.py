@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from r1mm.recipe import RECIPES
+from r1mm.recipe_files import RECIPES
 
 SMALLER: dict[str, Any] = {
     "warm_start.max_steps": 6,

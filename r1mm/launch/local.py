@@ -27,7 +27,7 @@ def run_stage(arguments: Sequence[str], *, threads: int, offline: bool) -> int:
         "MKL_NUM_THREADS": str(threads),
         # Threads that spin while they wait slow a step down severalfold as soon as anything else wants a core.
         "GOMP_SPINCOUNT": "10000",
-        # Large tensors stay in the heap, in huge pages: without, half a step's system time is the kernel clearing pages.
+        # Large tensors stay in the heap, in huge pages: else the kernel clears their pages anew at every step.
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -55,26 +55,26 @@ def warm_start_examples(
 ) -> Iterator[Example]:
     """The warm start's examples in training order: `max_steps` x `per_device_train_batch_size` of them.
 
-    `templates` are the recipe's train, evaluation and direct prompts.  `settings` (shares between 0 and 1): a batch
-    asks for thinking with probability `thinking_share_early`, after `switch_at` of training with
-    `thinking_share_late`, and else for direct answers.  Asked to think, an example gets a direct answer all the same
-    with `direct_share`; else a thinking answer that counts distinct colours, of which `broken_share` break off.
-    A batch asks one way throughout, because direct examples are half as long: mixed, they would be padding.
+    `templates` are the recipe's train, evaluation and direct prompts.  `settings` (shares between 0 and 1):
+    `direct_prompt_share` of the examples ask for a direct answer and get one.  The others ask for thinking, and get a
+    direct answer with `direct_share_early`, after `switch_at` of training with `direct_share_late`; else a thinking
+    answer, whose count is that of distinct colours, and of which `broken_share` break off.
     """
     rng = np.random.default_rng(seed)
-    steps, batch = settings["max_steps"], settings["per_device_train_batch_size"]
-    order = np.concatenate([rng.permutation(len(scenes)) for _ in range(-(-steps * batch // len(scenes)))])
-    for step in range(steps):
-        late = step >= settings["switch_at"] * steps
-        thinking = rng.random() < settings["thinking_share_late" if late else "thinking_share_early"]
-        for item in order[step * batch : (step + 1) * batch].tolist():
-            colors = [thing["color"] for thing in scenes[item]["objects"]]
-            question = QUESTIONS["train" if rng.random() < 0.5 else "evaluation"]
-            template = templates["train" if rng.random() < 0.5 else "evaluation"] if thinking else templates["direct"]
-            if not thinking or rng.random() < settings["direct_share"]:
-                response = direct_answer(len(colors))
-            elif rng.random() < settings["broken_share"]:
-                response = broken_answer(colors, PALETTE, rng)
-            else:
-                response = thinking_answer(colors, PALETTE)
-            yield Example(item, template.format(question=question), response)
+    total = settings["max_steps"] * settings["per_device_train_batch_size"]
+    order = np.concatenate([rng.permutation(len(scenes)) for _ in range(-(-total // len(scenes)))])[:total]
+    for position, item in enumerate(order.tolist()):
+        colors = [thing["color"] for thing in scenes[item]["objects"]]
+        question = QUESTIONS["train" if rng.random() < 0.5 else "evaluation"]
+        if rng.random() < settings["direct_prompt_share"]:
+            yield Example(item, templates["direct"].format(question=question), direct_answer(len(colors)))
+            continue
+        late = position >= settings["switch_at"] * total
+        template = templates["train" if rng.random() < 0.5 else "evaluation"]
+        if rng.random() < settings["direct_share_late" if late else "direct_share_early"]:
+            response = direct_answer(len(colors))
+        elif rng.random() < settings["broken_share"]:
+            response = broken_answer(colors, PALETTE, rng)
+        else:
+            response = thinking_answer(colors, PALETTE)
+        yield Example(item, template.format(question=question), response)

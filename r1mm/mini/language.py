@@ -2,7 +2,8 @@
 
 The two ways re-create what Qwen2-VL-2B does on R1-V's counting task (Deep-Agent/R1-V@bbbbe3d:src/eval/logs): asked to
 think it writes its thoughts over several lines and is often wrong; asked directly it is short and more often right.
-The weakness of the thinking way is built in here: its traces count distinct *colours*, so two red cubes are one.
+The weakness of the thinking way is built in here: its traces count distinct *colours*, so two red cubes are one, and
+lump two pairs of colours together.
 This module is not a language model of anything real.
 """
 
@@ -56,9 +57,14 @@ def _listing(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+# Colours that the thinking way does not tell apart.
+LUMPED = {"cyan": "blue", "brown": "red"}
+
+
 def thinking_answer(colors: Sequence[str], palette: Sequence[str]) -> str:
     """The long way, over several lines as Qwen2-VL writes it: names the distinct colours, and answers their number."""
-    seen = [color for color in palette if color in set(colors)]
+    named = {LUMPED.get(color, color) for color in colors}
+    seen = [color for color in palette if color in named]
     return f"<think>\nI see {_listing(seen)} items.\n</think>\n<answer>\n {len(seen)}\n</answer>"
 
 

@@ -28,12 +28,12 @@ from r1mm.mini.render import (
 
 MAX_OBJECTS = 10
 MIN_VISIBLE_PIXELS = 50
-MIN_VISIBLE_SHARE = 0.7
+MIN_VISIBLE_SHARE = 0.6
 
 _SCENE_ATTEMPTS = 400
 _PLACE_ATTEMPTS = 24
 _PLACE_EXTENT = 4.2
-_GAP_BETWEEN = 0.4
+_GAP_BETWEEN = 0.3
 _PICTURE_MARGIN = 1.5
 # A gray object on gray ground must still differ from it: Euclidean distance of RGB in 0..1.
 _MIN_CONTRAST = 0.24
@@ -163,7 +163,7 @@ CLEVR_LIKE = World(
     grounds=((160, 160, 160),),
     # Wider than CLEVR on purpose: a tiny model that has seen one gray ground and one lamp counts nothing elsewhere.
     ground_tone=(0.7, 1.25),
-    ground_tint=(-0.06, 0.06),
+    ground_tint=(-0.1, 0.1),
     light_azimuth=(-110, 110),
     light_elevation=(42, 66),
     light_strength=(0.42, 0.72),
@@ -171,8 +171,8 @@ CLEVR_LIKE = World(
     camera_elevation=(34, 50),
     camera_distance=(11.0, 12.5),
     camera_shift=(-0.35, 0.35),
-    color_jitter=(-0.06, 0.06),
-    size_jitter=(0.9, 1.1),
+    color_jitter=(-0.12, 0.12),
+    size_jitter=(0.85, 1.15),
 )
 
 SUPERCLEVR_LIKE = World(

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from r1mm.errors import BadInput
-from r1mm.recipe import RECIPES, all_recipes, find_recipe, grpo_fields, load_expected, load_recipe, resolve
+from r1mm.recipe import resolve
+from r1mm.recipe_files import RECIPES, all_recipes, find_recipe, grpo_fields, load_expected, load_recipe
 from tests.tiny import tiny_recipe
 
 

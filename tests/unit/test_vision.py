@@ -7,7 +7,7 @@ from transformers import Qwen2VLForConditionalGeneration
 from r1mm.mini.datasets import PALETTE
 from r1mm.mini.language import build_tokenizer
 from r1mm.mini.model import build_model
-from r1mm.recipe import RECIPES, load_recipe
+from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.vision import shorten_vision_tower
 
 

@@ -16,7 +16,7 @@ from r1mm.mini.language import (
 )
 from r1mm.mini.model import build_model, build_processor, save
 from r1mm.mini.scenes import CLEVR_LIKE, Scene, sample_scene
-from r1mm.recipe import RECIPES, load_recipe
+from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.train.rewards import matches_format
 
 RECIPE = load_recipe(RECIPES / "r1v-mini" / "recipe.yaml")
@@ -58,6 +58,7 @@ def test_the_thinking_way_counts_distinct_colours_over_several_lines() -> None:
     text = thinking_answer(["red", "blue", "red"], PALETTE)
     assert text == "<think>\nI see red and blue items.\n</think>\n<answer>\n 2\n</answer>"
     assert parse_count(text) == 2
+    assert parse_count(thinking_answer(["red", "brown", "cyan", "blue"], PALETTE)) == 2  # lumped together
     assert matches_format(text, "full")
     assert not matches_format(text, "prefix")
 
@@ -102,18 +103,18 @@ def scenes() -> list[Scene]:
 def test_warm_start_examples_keep_the_shares(scenes: list[Scene]) -> None:
     settings = {key: setting.value for key, setting in RECIPE.warm_start.items()} | {"max_steps": 400}
     examples = list(warm_start_examples(scenes, TEMPLATES, settings, seed=1))
-    batch = settings["per_device_train_batch_size"]
-    assert len(examples) == 400 * batch
-    late = examples[int(settings["switch_at"] * 400) * batch :]
-    thinking = [e for e in late if "think" in e.prompt]
-    assert len(thinking) / len(late) == pytest.approx(settings["thinking_share_late"], abs=0.08)
-    direct = [e for e in thinking if e.response.startswith("<answer>")]
-    assert len(direct) / len(thinking) == pytest.approx(settings["direct_share"], abs=0.02)
-    traces = [e for e in thinking if not e.response.startswith("<answer>")]
-    broken = [e for e in traces if parse_count(e.response) is None]
-    assert len(broken) / len(traces) == pytest.approx(settings["broken_share"], abs=0.02)
-    for example in direct:
-        assert parse_count(example.response) == len(scenes[example.item]["objects"])
+    assert len(examples) == 400 * settings["per_device_train_batch_size"]
+    switch = int(settings["switch_at"] * len(examples))
+    for part, share in ((examples[:switch], "direct_share_early"), (examples[switch:], "direct_share_late")):
+        thinking = [e for e in part if "think" in e.prompt]
+        assert 1 - len(thinking) / len(part) == pytest.approx(settings["direct_prompt_share"], abs=0.02)
+        direct = [e for e in thinking if e.response.startswith("<answer>")]
+        assert len(direct) / len(thinking) == pytest.approx(settings[share], abs=0.02)
+        traces = [e for e in thinking if not e.response.startswith("<answer>")]
+        broken = [e for e in traces if parse_count(e.response) is None]
+        assert len(broken) / len(traces) == pytest.approx(settings["broken_share"], abs=0.02)
+        for example in [*direct, *(e for e in part if "think" not in e.prompt)]:
+            assert parse_count(example.response) == len(scenes[example.item]["objects"])
 
 
 def test_warm_start_examples_depend_on_the_seed_alone(scenes: list[Scene]) -> None:

@@ -13,7 +13,8 @@ from r1mm.mini.datasets import PALETTE
 from r1mm.mini.language import VISION_TOKENS, build_tokenizer
 from r1mm.mini.model import build_model, build_processor, save
 from r1mm.mini.render import encode_png
-from r1mm.recipe import load_recipe, resolve
+from r1mm.recipe import resolve
+from r1mm.recipe_files import load_recipe
 from r1mm.train.grpo import R1Trainer, build_trainer
 from tests.tiny import tiny_recipe
 

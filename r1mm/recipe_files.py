@@ -1,0 +1,216 @@
+"""Reading recipes: every error names the file, the line, the value seen and what to write instead.
+
+This module does not import torch or TRL, so that `r1mm recipes` stays quick and a bad recipe is refused at once.
+"""
+
+import ast
+import difflib
+import functools
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from r1mm.errors import BadInput
+from r1mm.recipe import SOURCE_FORMS, Expected, Recipe, resolve
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-4` as a string; hyper-parameters are written so, and mean the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?([eE][-+]?\d+)|[-+]?\d[\d_]*\.[\d_]*|[-+]?\.(inf|Inf)|\.(nan|NaN)"),
+    list("-+0123456789."),
+)
+Place = tuple[str | int, ...]
+
+
+def _build(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, int], path: Path) -> Any:
+    lines[place] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(loader.construct_object(key_node))
+            line = key_node.start_mark.line + 1
+            if key in mapping:
+                raise BadInput(f"{path}:{line}: key {key!r} stands here twice; keep one")
+            mapping[key] = _build(loader, value_node, (*place, key), lines, path)
+            lines[(*place, key)] = line
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(loader, item, (*place, i), lines, path) for i, item in enumerate(node.value)]
+    return loader.construct_object(node)
+
+
+def read_yaml(path: Path) -> tuple[Any, dict[Place, int]]:
+    """A YAML file's content, and the line of every key and item by its place."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        lines: dict[Place, int] = {}
+        content = _build(loader, node, (), lines, path) if node else None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not YAML: {error}") from error
+    return content, lines
+
+
+def _line_of(place: Place, lines: dict[Place, int]) -> int:
+    while place and place not in lines:
+        place = place[:-1]
+    return lines.get(place, 1)
+
+
+def _explain(error: ValidationError, path: Path, lines: dict[Place, int], model: type[BaseModel]) -> str:
+    out = []
+    for item in error.errors():
+        place = tuple(item["loc"])
+        where = f"{path}:{_line_of(place, lines)}: {'.'.join(map(str, place)) or 'file'}"
+        seen = repr(item["input"])
+        seen = seen if len(seen) <= 80 else seen[:77] + "..."
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(place[-1]), model.model_fields, n=1) if len(place) == 1 else []
+            hint = f"; did you mean {near[0]!r}?" if near else "; remove it or correct its name"
+            out.append(f"{where}: unknown key (value {seen}){hint}")
+        elif item["type"] == "missing" and place[-1] == "source":
+            out.append(f"{where}: has no source (value {seen}); add source: {SOURCE_FORMS}")
+        elif item["type"] == "missing":
+            out.append(f"{where}: is missing; add it")
+        elif len(place) > 1 and item["type"] == "model_type":
+            out.append(f"{where}: is {seen}, without a source; write {{value: {seen}, source: ...}}")
+        else:
+            out.append(f"{where}: {item['msg'].removeprefix('Value error, ')} (value {seen})")
+    return "\n".join(out)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _load(path: Path, model: type[M]) -> tuple[M, dict[Place, int]]:
+    content, lines = read_yaml(path)
+    try:
+        return model.model_validate(content), lines
+    except ValidationError as error:
+        raise BadInput(_explain(error, path, lines, model)) from error
+
+
+@functools.cache
+def config_fields(package: str, *classes: str) -> frozenset[str]:
+    """Field names of TRL's and transformers' config classes, read from their source: importing TRL takes seconds."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise BadInput(f"package {package} is not installed; run `make setup`")
+    root = Path(spec.origin).parent
+    names: set[str] = set()
+    for entry in classes:
+        file, class_name = entry.split(":")
+        tree = ast.parse((root / file).read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == class_name:
+                names |= {
+                    item.target.id
+                    for item in node.body
+                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+                }
+    return frozenset(names)
+
+
+def grpo_fields() -> frozenset[str]:
+    """Every field that TRL's `GRPOConfig` takes."""
+    return config_fields(
+        "trl", "trainer/grpo_config.py:GRPOConfig", "trainer/base_config.py:_BaseConfig"
+    ) | config_fields("transformers", "training_args.py:TrainingArguments")
+
+
+# Set by r1mm itself for every run; a recipe that set them would be overruled without notice.
+_OURS = {"output_dir", "seed", "data_seed", "logging_steps", "report_to", "trust_remote_code", "push_to_hub"}
+
+
+def _check_train(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
+    def fail(key: str, text: str) -> None:
+        raise BadInput(f"{path}:{_line_of(('train', key), lines)}: train.{key}: {text}")
+
+    fields = grpo_fields()
+    for key in recipe.train:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            fail(key, f"is not a field of TRL's GRPOConfig (value {recipe.train[key].value!r}){hint}")
+        if key in _OURS:
+            fail(key, f"is set by r1mm for every run (value {recipe.train[key].value!r}); remove it")
+    for key in ("num_generations", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps"):
+        value = recipe.train[key].value if key in recipe.train else None
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            fail(key, f"must be a whole number from 1 on, is {value!r}")
+    prompts, group = recipe.prompts_per_step.value, recipe.train["num_generations"].value
+    per_device = recipe.train["per_device_train_batch_size"].value
+    accumulation = recipe.train["gradient_accumulation_steps"].value
+    batch = recipe.devices * per_device * accumulation
+    if batch != prompts * group:
+        fail(
+            "per_device_train_batch_size",
+            f"{recipe.devices} devices x {per_device} completions x {accumulation} accumulation = {batch} completions "
+            f"per step, but prompts_per_step {prompts} x num_generations {group} = {prompts * group}; "
+            "TRL counts completions here, upstream counted prompts",
+        )
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The checked recipe of a `recipe.yaml`.  Raises BadInput with file and line."""
+    recipe, lines = _load(path, Recipe)
+    if recipe.name != path.parent.name:
+        raise BadInput(f"{path}:{lines[('name',)]}: name {recipe.name!r} is not its directory's, {path.parent.name!r}")
+    _check_train(recipe, path, lines)
+    for name in recipe.variants:
+        try:
+            resolve(recipe, name)
+        except BadInput as error:
+            raise BadInput(f"{path}:{lines[('variants', name)]}: {error}") from error
+    return recipe
+
+
+def load_expected(path: Path, recipe: Recipe) -> Expected:
+    """The checked `expected.yaml` beside a recipe.  Raises BadInput with file and line."""
+    expected, lines = _load(path, Expected)
+    if expected.recipe != recipe.name:
+        raise BadInput(f"{path}:{lines[('recipe',)]}: is for recipe {expected.recipe!r}, not {recipe.name!r}")
+    for i, claim in enumerate(expected.claims):
+        where = f"{path}:{_line_of(('claims', i), lines)}: claim {claim.id!r}"
+        if claim.variant not in recipe.variants:
+            raise BadInput(f"{where}: variant {claim.variant!r} is none of {', '.join(recipe.variants)}")
+        if claim.split not in recipe.scenes:
+            raise BadInput(f"{where}: split {claim.split!r} is none of {', '.join(recipe.scenes)}")
+        rows = [row for row in expected.reference_rows if row.variant == claim.variant]
+        if claim.reference is None and len(rows) < 2:
+            raise BadInput(f"{where}: has no reference value, and {len(rows)} reference rows; give one, or two rows")
+    return expected
+
+
+def find_recipe(name: str, root: Path | None = None) -> Path:
+    """The directory of a recipe by name, or `name` itself when it is a path to one."""
+    root = root or RECIPES
+    as_path = Path(name)
+    if (as_path / "recipe.yaml").is_file():
+        return as_path.resolve()
+    if (root / name / "recipe.yaml").is_file():
+        return root / name
+    names = sorted(path.parent.name for path in root.glob("*/recipe.yaml"))
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise BadInput(f"there is no recipe {name!r}; there are: {', '.join(names) or 'none'}{hint}")
+
+
+def all_recipes(root: Path | None = None) -> Iterator[Path]:
+    """The directories of all recipes, by name."""
+    return (path.parent for path in sorted((root or RECIPES).glob("*/recipe.yaml")))
