@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -11,11 +12,7 @@ from r1mm.doctor import Check
 from r1mm.evaluate.counting import Output
 from r1mm.judge.verdict import EXIT_STATUS
 
-_WORDS = {
-    "base-think": "base, thinking prompt",
-    "base-direct": "base, direct prompt (control)",
-    "trained-think": "trained, thinking prompt",
-}
+# The thinking prompt is upstream's evaluation prompt; base-direct is the control.
 
 
 def exit_status(verdict: dict[str, Any]) -> int:
@@ -24,27 +21,23 @@ def exit_status(verdict: dict[str, Any]) -> int:
 
 
 def _score_table(verdict: dict[str, Any]) -> Table:
-    table = Table(title=f"{verdict['recipe']}, {verdict['variant']}, seed {verdict['seed']}", title_justify="left")
-    for column in (
-        "set",
-        "condition",
-        "accuracy %",
-        "95 % interval",
-        "n",
-        "unparsed",
-        "thinks",
-        "bare answer",
-        "tokens",
-    ):
-        table.add_column(column, justify="left" if column in ("set", "condition") else "right")
+    table = Table(
+        title=f"{verdict['recipe']}, {verdict['variant']}, seed {verdict['seed']}: right answers in %, 95 % interval; "
+        "outputs that cannot be parsed, that think, that are a bare answer; mean tokens",
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("set", "condition", "right", "from", "to", "n", "unparsed", "think", "bare", "tokens"):
+        table.add_column(column, justify="left" if column in ("set", "condition") else "right", no_wrap=True)
     for split, conditions in verdict["scores"].items():
         for condition, score in conditions.items():
             interval = score["interval"]
             table.add_row(
-                *(split, _WORDS.get(condition, condition), f"{score['accuracy']:.1f}"),
-                *(f"{interval['low']:.1f} to {interval['high']:.1f}", str(score["n"]), str(score["unparsed"])),
-                *(f"{100 * score['format'] / score['n']:.0f} %", f"{100 * score['direct'] / score['n']:.0f} %"),
-                f"{score['mean_tokens']:.1f}",
+                *(split, condition, f"{score['accuracy']:.1f}", f"{interval['low']:.1f}", f"{interval['high']:.1f}"),
+                *(str(score["n"]), str(score["unparsed"]), f"{100 * score['format'] / score['n']:.0f}%"),
+                *(f"{100 * score['direct'] / score['n']:.0f}%", f"{score['mean_tokens']:.1f}"),
             )
         table.add_section()
     return table
@@ -65,18 +58,24 @@ def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path) -> None:
     """The variants of a recipe, one line each and split."""
     console = Console()
     first = verdicts[0]
-    table = Table(title=f"{first['recipe']}, seed {first['seed']}: all variants", title_justify="left")
-    for column in ("variant", "set", "base %", "direct %", "trained %", "95 % interval", "thinks", "tokens", "outcome"):
-        table.add_column(column, justify="left" if column in ("variant", "set", "outcome") else "right")
+    table = Table(
+        title=f"{first['recipe']}, seed {first['seed']}, all variants: accuracy in %, base and control first",
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("variant", "set", "base", "direct", "trained", "from", "to", "think", "tokens", "outcome"):
+        table.add_column(column, justify="left" if column in ("variant", "set", "outcome") else "right", no_wrap=True)
     for verdict in verdicts:
         for split, scores in verdict["scores"].items():
             base, direct, trained = (scores[name] for name in ("base-think", "base-direct", "trained-think"))
             interval = trained["interval"]
             table.add_row(
                 *(verdict["variant"], split, f"{base['accuracy']:.1f}", f"{direct['accuracy']:.1f}"),
-                *(f"{trained['accuracy']:.1f}", f"{interval['low']:.1f} to {interval['high']:.1f}"),
+                *(f"{trained['accuracy']:.1f}", f"{interval['low']:.1f}", f"{interval['high']:.1f}"),
                 *(
-                    f"{100 * trained['format'] / trained['n']:.0f} %",
+                    f"{100 * trained['format'] / trained['n']:.0f}%",
                     f"{trained['mean_tokens']:.1f}",
                     verdict["outcome"],
                 ),

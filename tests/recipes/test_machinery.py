@@ -15,7 +15,7 @@ import pytest
 
 from tests.tiny import tiny_recipe
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.whole]
 
 
 def r1mm(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -187,10 +187,8 @@ def test_a_run_of_another_code_version_is_refused_and_fresh_moves_it_aside(
 
 def test_a_run_of_another_variant_or_recipe_is_refused(recipe: Path, finished: Path, tmp_path: Path) -> None:
     runs = copied(finished, tmp_path)
-    (runs / RUN).rename(runs / "tiny" / "as-fixed-seed1") if not (runs / "tiny" / "as-fixed-seed1").exists() else None
     shutil.rmtree(runs / "tiny" / "as-fixed-seed1", ignore_errors=True)
-    if (runs / RUN).exists():
-        (runs / RUN).rename(runs / "tiny" / "as-fixed-seed1")
+    shutil.copytree(runs / RUN, runs / "tiny" / "as-fixed-seed1")
     refused(reproduce(recipe, runs, "--variant", "as-fixed"), "another variant ('images-fixed', not 'as-fixed')")
     manifest = runs / "tiny" / "assets" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"recipe": "tiny"', '"recipe": "other"'))
