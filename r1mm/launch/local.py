@@ -1,19 +1,12 @@
 """A stage as a process of its own on this machine."""
 
-import ctypes
+import functools
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    # A stage must not go on writing into a run directory that nobody holds any more (Linux; elsewhere it does).
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+from r1mm.processes import die_with
 
 
 def run_stage(arguments: Sequence[str], *, threads: int, offline: bool) -> int:
@@ -35,7 +28,7 @@ def run_stage(arguments: Sequence[str], *, threads: int, offline: bool) -> int:
     if offline:
         environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     command = [sys.executable, "-m", "r1mm", "stage", *arguments]
-    process = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent)
+    process = subprocess.Popen(command, env=environment, preexec_fn=functools.partial(die_with, os.getpid()))
     try:
         return process.wait()
     except BaseException:

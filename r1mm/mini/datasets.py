@@ -1,6 +1,7 @@
 """The miniature's sets: scenes sampled, rendered and written as counting datasets; the warm start's examples."""
 
 import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from r1mm.data.prompts import QUESTIONS
 from r1mm.mini.language import broken_answer, direct_answer, thinking_answer
 from r1mm.mini.render import encode_png, render
 from r1mm.mini.scenes import CLEVR_LIKE, SUPERCLEVR_LIKE, Scene, World, sample_scene
+from r1mm.processes import die_with
 from r1mm.recipe import SceneSet
 from r1mm.rundir import write_text
 
@@ -38,7 +40,7 @@ def render_set(name: str, settings: SceneSet, image_size: int, folder: Path, wor
     jobs = [
         (settings.world, settings.seed, i, f"{name}_{i:06d}.png", count, image_size) for i, count in enumerate(counts)
     ]
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=die_with, initargs=(os.getpid(),)) as pool:
         made = list(tqdm(pool.map(_make_item, jobs, chunksize=32), total=len(jobs), desc=f"render {name}", unit="img"))
     write_counting(folder / f"{name}.parquet", [png for _, png in made], QUESTIONS[settings.question], counts)
     write_text(folder / f"{name}_scenes.json", json.dumps({"scenes": [scene for scene, _ in made]}))

@@ -161,4 +161,6 @@ def train_grpo(trainer: R1Trainer, folder: Path, metrics: Path) -> None:
             f"update. The last checkpoint in {folder} is kept; lower train.learning_rate"
         ) from error
     trainer.save_model(str(folder / "model"))
+    # A pickle of what metrics and manifest already say in the open; a model folder holds no pickles.
+    (folder / "model" / "training_args.bin").unlink(missing_ok=True)
     trainer.processing_class.save_pretrained(folder / "model")

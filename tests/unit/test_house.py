@@ -12,7 +12,7 @@ PACKAGE = ROOT / "r1mm"
 
 # Each room may import only rooms on lower floors (and itself).
 FLOORS = [
-    {"errors"},
+    {"errors", "processes"},
     {"recipe", "rundir"},
     {"recipe_files"},
     {"manifest", "vision"},
