@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Image as ImageColumn
+from datasets import disable_progress_bars
 from PIL import Image
 
 from r1mm.data.counting import load_counting
@@ -22,6 +23,7 @@ _SHEET_ITEMS, _SHEET_COLUMNS = 36, 12
 
 
 def _pngs(assets: Path, split: str) -> list[bytes]:
+    disable_progress_bars()  # a report takes seconds
     column = load_counting(assets / f"{split}.parquet").cast_column("image", ImageColumn(decode=False))["image"]
     return [cell["bytes"] for cell in column]
 
