@@ -16,8 +16,28 @@ from r1mm.launch.local import run_stage
 from r1mm.manifest import surroundings
 from r1mm.recipe import digest, resolve
 from r1mm.recipe_files import RECIPES, find_recipe, load_expected, load_recipe
-from r1mm.rundir import forget_record, locked, make_folder, read_record, verify_file, write_json, write_record
-from r1mm.stages import STAGE_TABLE, Home, Job, default_base_seed, expected_inputs, new_record, note_start, started_path
+from r1mm.rundir import (
+    forget_record,
+    locked,
+    make_folder,
+    read_record,
+    verify_file,
+    write_json,
+    write_record,
+    write_text,
+)
+from r1mm.stages import (
+    HOMES,
+    STAGE_TABLE,
+    Home,
+    Job,
+    default_base_seed,
+    expected_inputs,
+    generations,
+    new_record,
+    note_start,
+    started_path,
+)
 
 # Rendered sets, checkpoints with optimizer state, generations and pages of one miniature run, with room to spare.
 NEEDED_BYTES = 1_000_000_000
@@ -219,8 +239,7 @@ def run_one_stage(job: Job, stage: str) -> None:
 @contextlib.contextmanager
 def _all_locked(job: Job) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        homes: tuple[Home, ...] = ("assets", "base", "run")
-        for home in homes:
+        for home in HOMES:
             stack.enter_context(locked(job.folder(home)))
         yield
 
@@ -250,11 +269,10 @@ def reproduce(job: Job, *, fresh: bool, say: Say) -> Outcome:
     _check_space(job)
     if fresh:
         _start_anew(job, say)
-    homes: tuple[Home, ...] = ("assets", "base", "run")
-    for home in homes:
+    for home in HOMES:
         _check_identity(job, home)
     with _all_locked(job):
-        for home in homes:
+        for home in HOMES:
             _update_manifest(job, home)
         write_json(job.folder("run") / "recipe.json", job.resolved.model_dump(mode="json"))
         for number, stage in enumerate(job.recipe.stages, 1):
@@ -299,8 +317,6 @@ def write_comparison(jobs: list[Job]) -> Path:
     """The page that sets a recipe's variants side by side."""
     from r1mm.report.collect import comparison_inputs
     from r1mm.report.page import build_comparison
-    from r1mm.rundir import write_text
-    from r1mm.stages import generations
 
     first = jobs[0]
     inputs = comparison_inputs(

@@ -58,6 +58,11 @@ class Setting(Strict, Generic[T]):
     source: Source
 
 
+def values(section: dict[str, Setting[Any]]) -> dict[str, Any]:
+    """A section's settings without their sources."""
+    return {key: setting.value for key, setting in section.items()}
+
+
 class SceneSet(Strict):
     """A set of rendered scenes: `items` images with `counts` = [fewest, most] objects each."""
 

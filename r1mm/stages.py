@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from r1mm.errors import BadInput
 from r1mm.manifest import code_version, packages_digest
-from r1mm.recipe import Condition, Expected, Recipe, Resolved, Setting, digest
+from r1mm.recipe import Condition, Expected, Recipe, Resolved, digest, values
 from r1mm.rundir import (
     FileStamp,
     StageRecord,
@@ -23,6 +23,7 @@ from r1mm.rundir import (
 )
 
 Home = Literal["assets", "base", "run"]
+HOMES: tuple[Home, ...] = ("assets", "base", "run")
 TESTED = ("id", "ood")  # the splits that are evaluated: in distribution, out of distribution
 
 
@@ -116,10 +117,6 @@ def expected_inputs(job: Job, stage: str) -> dict[str, str]:
     return inputs
 
 
-def _values(section: dict[str, Setting[Any]]) -> dict[str, Any]:
-    return {key: setting.value for key, setting in section.items()}
-
-
 def _prepare_libraries(job: Job) -> None:
     """Pin what decides the last bit of a sum, and leave the terminal to our own progress bars."""
     import warnings
@@ -167,11 +164,11 @@ def warm_start(job: Job) -> dict[str, FileStamp]:
 
     _prepare_libraries(job)
     assets, folder = job.stage_folder("assets"), job.stage_folder("warm-start")
-    settings, prompts = _values(job.recipe.warm_start), job.recipe.prompts
+    settings, prompts = values(job.recipe.warm_start), job.recipe.prompts
     templates = {name: getattr(prompts, name).value for name in ("train", "evaluation", "direct")}
     tokenizer = build_tokenizer(templates.values(), PALETTE)
     processor = build_processor(tokenizer, job.recipe.image_size.value)
-    model = build_model(_values(job.recipe.model), tokenizer, job.base_seed)
+    model = build_model(values(job.recipe.model), tokenizer, job.base_seed)
     train_supervised(
         model,
         processor,
@@ -194,7 +191,7 @@ def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, st
 
     _prepare_libraries(job)
     model, processor = load_model(model_folder)
-    settings = _values(job.recipe.evaluation)
+    settings = values(job.recipe.evaluation)
     written = {}
     for split in TESTED:
         dataset = load_counting(job.stage_folder("assets") / f"{split}.parquet")

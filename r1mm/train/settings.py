@@ -7,16 +7,11 @@ import torch
 from trl import GRPOConfig
 
 from r1mm.errors import BadInput
-from r1mm.recipe import Recipe, Setting
-
-
-def values(section: dict[str, Setting[Any]]) -> dict[str, Any]:
-    """A section's settings without their sources."""
-    return {key: setting.value for key, setting in section.items()}
+from r1mm.recipe import Recipe, values
 
 
 def run_fields(output_dir: Path, seed: int) -> dict[str, Any]:
-    """What every trainer of r1mm sets by itself (`recipe._OURS` refuses these names in a recipe)."""
+    """What every trainer of r1mm sets by itself (`recipe_files._OURS` refuses these names in a recipe)."""
     return {
         "output_dir": str(output_dir),
         "seed": seed,
