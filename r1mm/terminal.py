@@ -66,7 +66,9 @@ def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path) -> None:
         padding=(0, 1, 0, 0),
     )
     for column in ("variant", "set", "base", "direct", "trained", "from", "to", "think", "tokens", "outcome"):
-        table.add_column(column, justify="left" if column in ("variant", "set", "outcome") else "right", no_wrap=True)
+        table.add_column(
+            column, justify="left" if column in ("variant", "set", "outcome") else "right", no_wrap=column != "outcome"
+        )
     for verdict in verdicts:
         for split, scores in verdict["scores"].items():
             base, direct, trained = (scores[name] for name in ("base-think", "base-direct", "trained-think"))
