@@ -65,7 +65,7 @@ def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path) -> None:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for column in ("variant", "set", "base", "direct", "trained", "from", "to", "think", "tokens", "outcome"):
+    for column in ("variant", "set", "base", "direct", "after", "from", "to", "think", "tokens", "outcome"):
         table.add_column(
             column, justify="left" if column in ("variant", "set", "outcome") else "right", no_wrap=column != "outcome"
         )
