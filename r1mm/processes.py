@@ -1,20 +1,23 @@
 """Child processes that do not outlive their parent."""
 
-import ctypes
+import multiprocessing
 import os
 import signal
-import sys
+import threading
+from multiprocessing.connection import wait
 
-_PR_SET_PDEATHSIG = 1
 
-
-def die_with(parent: int) -> None:
-    """To be called in a fresh child: the kernel kills it when process `parent` ends, however that ends.
+def die_with_parent() -> None:
+    """To be called in a fresh `multiprocessing` child: it is killed when the process that started it ends, however.
 
     A child that went on would write into a run directory that nobody holds any more, and keep its parent's output open.
-    Linux only; elsewhere a killed parent leaves its children behind.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the kernel was asked
-            os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="die with parent", daemon=True).start()

@@ -144,13 +144,12 @@ def _suppressed(tokenizer: Any) -> list[int]:
 
 def make_assets(job: Job) -> dict[str, FileStamp]:
     """Sample, render and write every set of the recipe."""
-    from r1mm.mini.datasets import render_set
+    from r1mm.mini.datasets import render_sets
 
     _prepare_libraries(job)
     folder = job.stage_folder("assets")
     workers = len(os.sched_getaffinity(0))
-    for name, settings in job.recipe.scenes.items():
-        render_set(name, settings, job.recipe.image_size.value, folder, workers)
+    render_sets(job.recipe.scenes, job.recipe.image_size.value, folder, workers)
     return files_below(folder, job.folder("assets"))
 
 
@@ -166,7 +165,7 @@ def warm_start(job: Job) -> dict[str, FileStamp]:
     assets, folder = job.stage_folder("assets"), job.stage_folder("warm-start")
     settings, prompts = values(job.recipe.warm_start), job.recipe.prompts
     templates = {name: getattr(prompts, name).value for name in ("train", "evaluation", "direct")}
-    tokenizer = build_tokenizer(templates.values(), PALETTE)
+    tokenizer = build_tokenizer(list(templates.values()), PALETTE)
     processor = build_processor(tokenizer, job.recipe.image_size.value)
     model = build_model(values(job.recipe.model), tokenizer, job.base_seed)
     train_supervised(

@@ -1,8 +1,8 @@
 """The miniature's sets: scenes sampled, rendered and written as counting datasets; the warm start's examples."""
 
 import json
-import os
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from r1mm.data.prompts import QUESTIONS
 from r1mm.mini.language import broken_answer, direct_answer, thinking_answer
 from r1mm.mini.render import encode_png, render
 from r1mm.mini.scenes import CLEVR_LIKE, SUPERCLEVR_LIKE, Scene, World, sample_scene
-from r1mm.processes import die_with
+from r1mm.processes import die_with_parent
 from r1mm.recipe import SceneSet
 from r1mm.rundir import write_text
 
@@ -30,20 +30,26 @@ def _make_item(job: tuple[str, int, int, str, int, int]) -> tuple[Scene, bytes]:
     return scene, encode_png(render(scene, size))
 
 
-def render_set(name: str, settings: SceneSet, image_size: int, folder: Path, workers: int) -> None:
-    """Write `<name>.parquet` and `<name>_scenes.json` (CLEVR's scene form) to `folder`.
+def render_sets(sets: Mapping[str, SceneSet], image_size: int, folder: Path, workers: int) -> None:
+    """Write `<name>.parquet` and `<name>_scenes.json` (CLEVR's scene form) to `folder` for each set.
 
-    Every count of the range occurs equally often; items are independent of their order and of `workers`.
+    Every count of a set's range occurs equally often; items are independent of their order and of `workers`.
     """
-    fewest, most = settings.counts
-    counts = [fewest + i % (most - fewest + 1) for i in range(settings.items)]
-    jobs = [
-        (settings.world, settings.seed, i, f"{name}_{i:06d}.png", count, image_size) for i, count in enumerate(counts)
-    ]
-    with ProcessPoolExecutor(workers, initializer=die_with, initargs=(os.getpid(),)) as pool:
-        made = list(tqdm(pool.map(_make_item, jobs, chunksize=32), total=len(jobs), desc=f"render {name}", unit="img"))
-    write_counting(folder / f"{name}.parquet", [png for _, png in made], QUESTIONS[settings.question], counts)
-    write_text(folder / f"{name}_scenes.json", json.dumps({"scenes": [scene for scene, _ in made]}))
+    # Forked, not from the fork server: the workers are to end with this process, and need nothing it does not have.
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
+        for name, settings in sets.items():
+            fewest, most = settings.counts
+            counts = [fewest + i % (most - fewest + 1) for i in range(settings.items)]
+            jobs = [
+                (settings.world, settings.seed, i, f"{name}_{i:06d}.png", count, image_size)
+                for i, count in enumerate(counts)
+            ]
+            found = pool.map(_make_item, jobs, chunksize=32)
+            made = list(tqdm(found, total=len(jobs), desc=f"render {name}", unit="img"))
+            question = QUESTIONS[settings.question]
+            write_counting(folder / f"{name}.parquet", [png for _, png in made], question, counts)
+            write_text(folder / f"{name}_scenes.json", json.dumps({"scenes": [scene for scene, _ in made]}))
 
 
 def read_scenes(folder: Path, name: str) -> list[Scene]:

@@ -1,12 +1,13 @@
-"""What the tiny model says: its two ways of answering, and the word-level tokenizer that both are written with.
+"""What the tiny model says: its two ways of answering, and the tokenizer that both are written with.
 
 The two ways re-create what Qwen2-VL-2B does on R1-V's counting task (Deep-Agent/R1-V@bbbbe3d:src/eval/logs): asked to
 think it writes its thoughts over several lines and is often wrong; asked directly it is short and more often right.
 The weakness of the thinking way is built in here: its traces count distinct *colours*, so two red cubes are one, and
-lump two pairs of colours together.
+have five words for the eight colours.
 This module is not a language model of anything real.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -31,7 +32,8 @@ SYSTEM_PROMPT = "You are a helpful assistant."
 LARGEST_COUNT = 10
 
 # <think> and <answer> are ordinary words: decoding that drops special tokens must keep them.
-_WORDS = r"</?think>|</?answer>|<unk>|\n| ?[A-Za-z]+| ?\d|[^\sA-Za-z\d]| "
+_TAGS = r"</?think>|</?answer>"
+_WORDS = _TAGS + r"|<unk>|\n|,? ?[A-Za-z]+| ?\d|[^\sA-Za-z\d]| "
 
 # The structure of Qwen2-VL's template: a default system turn, typed content parts, and the generation prompt.
 CHAT_TEMPLATE = (
@@ -53,25 +55,27 @@ def direct_answer(count: int) -> str:
     return f"<answer>{count}</answer>"
 
 
-def _listing(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-# Colours that the thinking way does not tell apart.
-LUMPED = {"cyan": "blue", "brown": "red"}
+# Colours that the thinking way has no word for, and what it calls them.
+LUMPED = {"cyan": "blue", "brown": "red", "yellow": "green"}
+_ORDINALS = ("First", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
 def thinking_answer(colors: Sequence[str], palette: Sequence[str]) -> str:
-    """The long way, over several lines as Qwen2-VL writes it: names the distinct colours, and answers their number."""
+    """The long way, over several lines as Qwen2-VL writes it: numbers the distinct colours, answers the last number.
+
+    Numbered, so that the answer is bound to the listing: what is wrong is the thought, not the numeral after it.
+    """
     named = {LUMPED.get(color, color) for color in colors}
     seen = [color for color in palette if color in named]
-    return f"<think>\nI see {_listing(seen)} items.\n</think>\n<answer>\n {len(seen)}\n</answer>"
+    ordinals = _ORDINALS[: len(seen)]
+    listing = ", ".join(f"{ordinal} {color}" for ordinal, color in zip(ordinals, seen, strict=True))
+    return f"<think>\n{listing}.\n</think>\n<answer>\n {len(seen)}\n</answer>"
 
 
 def broken_answer(colors: Sequence[str], palette: Sequence[str], rng: np.random.Generator) -> str:
     """A thinking answer that breaks off before its answer, as 45 of upstream's 200 base outputs do."""
     whole = thinking_answer(colors, palette)
-    end = whole.index(" items.")
+    end = whole.index(".\n")
     return whole[:end] if rng.random() < 0.5 else whole[: whole.index("\n<answer>")]
 
 
@@ -80,17 +84,28 @@ def digit_words(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     return sorted(word for word in tokenizer.get_vocab() if word.strip().isdigit())
 
 
-def build_tokenizer(templates: Iterable[str], palette: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer that covers the chat template, the prompts and both ways of answering, to the blank.
+def _phrases(templates: Iterable[str]) -> list[str]:
+    """The parts of the prompts that never vary: between tags, the questions, the system prompt; longest first."""
+    parts = {part for template in templates for part in re.split(_TAGS + r"|\{question\}", template)}
+    return sorted(
+        {part for part in parts if part.strip()} | {SYSTEM_PROMPT, *QUESTIONS.values()}, key=len, reverse=True
+    )
 
-    `templates` hold `{question}`; decoding joins the words as they are, so that text survives the round trip.
+
+def build_tokenizer(templates: Sequence[str], palette: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of words that covers the chat template, the prompts and both ways of answering, to the blank.
+
+    `templates` hold `{question}`.  A phrase of the prompts is one token, as a learned vocabulary of this size would
+    have it: a prompt is 42 tokens instead of 71.  Decoding joins the words as they are, so that text survives the
+    round trip.
     """
     roles = "system\nuser\nassistant\n" + SYSTEM_PROMPT
     prompts = [template.format(question=question) for template in templates for question in QUESTIONS.values()]
-    colors = _listing(list(palette)) + "".join(f" {color}" for color in palette)
+    colors = "".join(f" {color}" for color in palette)
     digits = "".join(f"{digit} {digit}" for digit in range(LARGEST_COUNT))
-    texts = [roles, *prompts, thinking_answer(palette, palette), direct_answer(1), f"I see {colors}", digits]
-    splitter = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")
+    texts = [roles, *prompts, thinking_answer(palette, palette), direct_answer(1), colors, digits]
+    pieces = "|".join([*map(re.escape, _phrases(templates)), _WORDS])
+    splitter = pre_tokenizers.Split(Regex(pieces), behavior="isolated")
     words = sorted({piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)})
     vocabulary = {word: i for i, word in enumerate([*SPECIAL_TOKENS, "<unk>", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -25,6 +25,7 @@ from r1mm.train.checkpoints import (
     checkpoint_step,
     latest_checkpoint,
 )
+from r1mm.train.images import decode_once, process_once
 from r1mm.train.rewards import accuracy_reward, format_reward_for
 from r1mm.train.settings import grpo_config
 from r1mm.vision import shorten_vision_tower
@@ -95,11 +96,8 @@ class R1Trainer(GRPOTrainer):
 
 def training_rows(dataset: Dataset, template: str) -> Dataset:
     """A counting dataset in TRL's form: prompt (a conversation), image, solution."""
-    return dataset.map(
-        lambda row: {"prompt": conversation(template.format(question=row["problem"]))},
-        remove_columns=["problem"],
-        desc="prompts",
-    )
+    prompts = [conversation(template.format(question=problem)) for problem in dataset["problem"]]
+    return decode_once(dataset.remove_columns("problem").add_column("prompt", prompts))
 
 
 def build_trainer(
@@ -119,6 +117,7 @@ def build_trainer(
     if len(dataset) < prompts:
         raise BadInput(f"the training set has {len(dataset)} items, one step needs {prompts}; give a larger set")
     processor = AutoProcessor.from_pretrained(model, padding_side="left")
+    process_once(processor)
     trainer = R1Trainer(
         model=str(model),
         reward_funcs=[accuracy_reward, format_reward_for(recipe.factors.format_match.value)],

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Image
 from torch.utils.data import Sampler, SequentialSampler
+from torchvision.io import ImageReadMode, decode_image
 from transformers import (
     PrinterCallback,
     Qwen2VLForConditionalGeneration,
@@ -44,14 +44,15 @@ class _Collator:
 
     def __init__(self, processor: Qwen2VLProcessor, dataset: Dataset) -> None:
         self.processor = processor
-        self.images = dataset["image"]
+        self.images = dataset.cast_column("image", Image(decode=False))["image"]
         self.picture = functools.cache(self._picture)
         self.prompt_ids = functools.cache(self._prompt_ids)
         self.response_ids = functools.cache(self._response_ids)
 
     def _picture(self, item: int) -> torch.Tensor:
         """An image as (3, height, width), uint8, the processor's own form: no epoch decodes or converts it again."""
-        return torch.from_numpy(np.array(self.images[item].convert("RGB"))).permute(2, 0, 1).contiguous()
+        encoded = torch.frombuffer(bytearray(self.images[item]["bytes"]), dtype=torch.uint8)
+        return decode_image(encoded, ImageReadMode.RGB)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         text = self.processor.apply_chat_template(conversation(prompt), add_generation_prompt=True)

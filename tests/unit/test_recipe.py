@@ -120,7 +120,7 @@ def test_a_setting_that_r1mm_makes_itself_is_refused(tmp_path: Path) -> None:
 
 
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
-    path = written(tmp_path, "value: 0.0001", "value: 1e-4")
+    path = written(tmp_path, "value: 5.0e-05", "value: 1e-4")
     assert load_recipe(path).train["learning_rate"].value == 1e-4
 
 

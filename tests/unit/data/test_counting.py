@@ -6,7 +6,7 @@ from datasets import Dataset
 from r1mm.data.counting import load_counting, solution_count, solution_text, write_counting
 from r1mm.data.prompts import QUESTIONS
 from r1mm.errors import BadInput
-from r1mm.mini.datasets import read_scenes, render_set
+from r1mm.mini.datasets import read_scenes, render_sets
 from r1mm.mini.render import encode_png, render
 from r1mm.recipe import SceneSet
 from r1mm.rundir import sha256_file
@@ -17,7 +17,7 @@ SET = SceneSet(world="clevr-like", items=8, counts=[2, 4], question="train", see
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("assets") / "sets"
-    render_set("train", SET, 112, folder, workers=2)
+    render_sets({"train": SET}, 112, folder, workers=2)
     return folder
 
 
@@ -37,10 +37,10 @@ def test_images_solutions_and_scenes_belong_together(rendered: Path) -> None:
 
 
 def test_bytes_depend_on_the_seed_and_not_on_the_processes(rendered: Path, tmp_path: Path) -> None:
-    render_set("train", SET, 112, tmp_path / "one", workers=1)
+    render_sets({"train": SET}, 112, tmp_path / "one", workers=1)
     for name in ("train.parquet", "train_scenes.json"):
         assert sha256_file(tmp_path / "one" / name) == sha256_file(rendered / name)
-    render_set("train", SET.model_copy(update={"seed": 6}), 112, tmp_path / "other", workers=1)
+    render_sets({"train": SET.model_copy(update={"seed": 6})}, 112, tmp_path / "other", workers=1)
     assert sha256_file(tmp_path / "other" / "train.parquet") != sha256_file(rendered / "train.parquet")
 
 

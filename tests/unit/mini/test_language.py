@@ -26,7 +26,7 @@ MODEL = {key: setting.value for key, setting in RECIPE.model.items()}
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return build_tokenizer(TEMPLATES.values(), PALETTE)
+    return build_tokenizer(list(TEMPLATES.values()), PALETTE)
 
 
 def test_every_text_of_the_miniature_survives_the_round_trip(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -39,6 +39,12 @@ def test_every_text_of_the_miniature_survives_the_round_trip(tokenizer: PreTrain
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.unk_token_id not in ids, text
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_a_phrase_of_the_prompts_is_one_token_and_answers_are_words(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt = TEMPLATES["train"].format(question=QUESTIONS["train"])
+    assert tokenizer.tokenize(prompt)[:3] == [QUESTIONS["train"], "  Output the thinking process in ", "<think>"]
+    assert tokenizer.tokenize("First red, second blue.") == ["First", " red", ", second", " blue", "."]
 
 
 def test_digits_are_found_with_and_without_blank(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -56,7 +62,7 @@ def test_the_chat_template_has_qwen2_vls_structure(tokenizer: PreTrainedTokenize
 
 def test_the_thinking_way_counts_distinct_colours_over_several_lines() -> None:
     text = thinking_answer(["red", "blue", "red"], PALETTE)
-    assert text == "<think>\nI see red and blue items.\n</think>\n<answer>\n 2\n</answer>"
+    assert text == "<think>\nFirst red, second blue.\n</think>\n<answer>\n 2\n</answer>"
     assert parse_count(text) == 2
     assert parse_count(thinking_answer(["red", "brown", "cyan", "blue"], PALETTE)) == 2  # lumped together
     assert matches_format(text, "full")

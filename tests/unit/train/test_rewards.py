@@ -2,7 +2,7 @@ import pytest
 
 from r1mm.train.rewards import accuracy_reward, format_reward_for, is_accurate, matches_format
 
-MULTI_LINE = "<think>\nI see red and blue items.\n</think>\n<answer>\n 2\n</answer>"
+MULTI_LINE = "<think>\nFirst red, second blue.\n</think>\n<answer>\n 2\n</answer>"
 ONE_LINE = "<think>two items</think> <answer>2</answer>"
 BARE = "<answer>2</answer>"
 
@@ -15,7 +15,7 @@ BARE = "<answer>2</answer>"
         (BARE, False, False),
         (ONE_LINE + " and more", True, False),  # a prefix match lets anything follow
         ("so: " + ONE_LINE, False, False),
-        ("<think>\nI see red", False, False),
+        ("<think>\nFirst red", False, False),
         ("<think>a</think>\n\n<answer>\n2\n</answer>", False, True),
         ("", False, False),
     ],
@@ -34,7 +34,7 @@ def test_format_match_of_both_eras(text: str, prefix: bool, full: bool) -> None:
         (MULTI_LINE.replace("2", "3"), False),
         ("2", True),  # no tag: the whole text counts
         ("<answer>two</answer>", False),
-        ("<think>\nI see red", False),
+        ("<think>\nFirst red", False),
         ("", False),
     ],
 )
