@@ -32,13 +32,16 @@ whether it reproduces.
 {EXIT_STATUSES}"""
 
 
+_LARGEST_SEED = 2**32 - 1  # numpy's
+
+
 def _whole_number(text: str) -> int:
     try:
         number = int(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, is {text!r}") from error
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, is {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {_LARGEST_SEED}, is {text!r}") from error
+    if not 0 <= number <= _LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {_LARGEST_SEED}, is {text!r}")
     return number
 
 
@@ -91,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "Stages in order: assets, warm-start, base-evaluation, grpo, evaluation, verdict, report.",
     )
     stage.add_argument("stage", help="name of the stage")
+    stage.add_argument("--locks-held", action="store_true", help=argparse.SUPPRESS)  # by `reproduce`, which starts it
     which_job(stage)
 
     verdict = verb("verdict", _verdict, "judge a finished run's stored outputs again", EXIT_STATUSES)
@@ -142,7 +146,7 @@ def _say(text: str) -> None:
 def _reproduce(options: argparse.Namespace) -> int:
     from r1mm.pipeline import Outcome, reproduce, write_comparison
     from r1mm.recipe_files import find_recipe, load_recipe
-    from r1mm.terminal import exit_status, print_comparison, print_verdict
+    from r1mm.terminal import exit_status, print_comparison, print_verdict, severity
 
     variants: list[str | None] = [options.variant]
     if options.variant == "all":
@@ -160,18 +164,19 @@ def _reproduce(options: argparse.Namespace) -> int:
         print_comparison(verdicts, page)
     else:
         print_verdict(verdicts[0], page)
-    return max(exit_status(verdict) for verdict in verdicts)
+    return exit_status(min(verdicts, key=severity))
 
 
 def _stage(options: argparse.Namespace) -> int:
-    from r1mm.pipeline import run_one_stage
+    from r1mm.pipeline import run_one_stage, run_stage_alone
     from r1mm.recipe import STAGES
 
     if options.stage not in STAGES:
         from r1mm.errors import BadInput
 
         raise BadInput(f"there is no stage {options.stage!r}; stages are {', '.join(STAGES)}")
-    run_one_stage(_job(options, options.variant), options.stage)
+    run = run_one_stage if options.locks_held else run_stage_alone
+    run(_job(options, options.variant), options.stage)
     if options.json:
         _print_json({"stage": options.stage, "done": True})
     return 0

@@ -17,10 +17,12 @@ from r1mm.manifest import surroundings
 from r1mm.recipe import digest, resolve
 from r1mm.recipe_files import RECIPES, find_recipe, load_expected, load_recipe
 from r1mm.rundir import (
+    explained,
     forget_record,
     locked,
     make_folder,
     read_record,
+    stamp,
     verify_file,
     write_json,
     write_record,
@@ -89,7 +91,7 @@ def job_of(root: Path) -> Job:
 def _check_identity(job: Job, home: Home) -> None:
     root = job.folder(home)
     if not (root / "manifest.json").is_file():
-        if root.is_dir() and any(path.name != ".lock" for path in root.iterdir()):
+        if root.is_dir() and any(root.iterdir()):
             raise BadInput(f"{root} exists but is no run directory (it has no manifest.json); choose another --runs")
         return
     manifest = _read_manifest(root)
@@ -119,6 +121,22 @@ def _refuse_mixture(root: Path, stage: str, before: dict[str, Any], code: str, i
         raise BadInput(f"stage {stage} in {root} was made with another {', '.join(changed)}; {remedy}")
 
 
+def _refuse_foreign_start(job: Job, stage: str) -> None:
+    """Refuse to go on with what another code version or other inputs began and left half done."""
+    entry = STAGE_TABLE[stage]
+    path = started_path(job, stage)
+    if entry.derived or not path.is_file():
+        return
+    try:
+        started = json.loads(path.read_text(encoding="utf-8"))
+        before = {"code": str(started["code"]), "inputs": dict(started["inputs"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path} is damaged ({error}); delete {path.parent} to redo stage {stage}, or start anew with --fresh"
+        ) from error
+    _refuse_mixture(job.folder(entry.home), stage, before, entry.code(), expected_inputs(job, stage))
+
+
 def is_done(job: Job, stage: str) -> bool:
     """Whether a stage's files are there, whole, and made from what this job gives it.
 
@@ -129,16 +147,13 @@ def is_done(job: Job, stage: str) -> bool:
     root = job.folder(entry.home)
     record = read_record(root, stage)
     if record is None:
-        with contextlib.suppress(FileNotFoundError):
-            started = json.loads(started_path(job, stage).read_text())
-            if not entry.derived:
-                _refuse_mixture(root, stage, started, entry.code(), expected_inputs(job, stage))
+        _refuse_foreign_start(job, stage)
         return False
     inputs = expected_inputs(job, stage)
     if entry.derived:
         if record.code != entry.code() or record.inputs != inputs:
             return False
-        return all((root / path).is_file() for path in record.outputs)
+        return all((root / path).is_file() and stamp(root / path) == value for path, value in record.outputs.items())
     _refuse_mixture(root, stage, {"code": record.code, "inputs": record.inputs}, entry.code(), inputs)
     for path, expected in record.outputs.items():
         verify_file(
@@ -157,6 +172,7 @@ def _recipe_reference(job: Job) -> str:
 
 
 def _update_manifest(job: Job, home: Home) -> None:
+    """Write a home's manifest anew after a stage of it ran here, or before its first."""
     root = job.folder(home)
     path = root / "manifest.json"
     manifest: dict[str, Any] = _read_manifest(root) if path.is_file() else {"created": _now()}
@@ -215,33 +231,55 @@ def _check_space(job: Job) -> None:
         )
 
 
+def _drop_checkpoints(job: Job, stage: str) -> None:
+    """Remove what a finished stage was built from on the way: checkpoints with optimizer state, of no use any more."""
+    for checkpoint in job.stage_folder(stage).glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
 def run_one_stage(job: Job, stage: str) -> None:
-    """Run a stage in this process and record it.  Raises BadInput or StageFailed."""
+    """Run a stage in this process and record it.  The caller holds the locks.  Raises BadInput or StageFailed."""
     entry = STAGE_TABLE[stage]
     root = job.folder(entry.home)
-    inputs = expected_inputs(job, stage)
+    code, inputs = entry.code(), expected_inputs(job, stage)
+    _refuse_foreign_start(job, stage)
     for need in entry.needs:
         if not is_done(job, need):
             raise BadInput(f"stage {stage} needs stage {need}, which is out of date; run `r1mm reproduce`")
     forget_record(root, stage)
-    note_start(job, stage, inputs)
+    note_start(job, stage, code, inputs)
     started, began = _now(), time.monotonic()
     try:
-        outputs = entry.body(job)
+        with explained(job.stage_folder(stage)):
+            outputs = entry.body(job)
     except MemoryError as error:
         raise StageFailed(f"stage {stage} ran out of memory; a miniature needs 4 GB") from error
-    # What a stage was built from on the way: checkpoints with optimizer state, of no use once the model is saved.
-    for checkpoint in job.stage_folder(stage).glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-    write_record(root, new_record(job, stage, inputs, outputs, started, time.monotonic() - began))
+    write_record(root, new_record(stage, code, inputs, outputs, started, time.monotonic() - began))
+    _drop_checkpoints(job, stage)
 
 
 @contextlib.contextmanager
-def _all_locked(job: Job) -> Iterator[None]:
+def all_locked(job: Job) -> Iterator[None]:
+    """Hold the job's three folders against other writers for the length of the block.  BadInput when one is in use."""
     with contextlib.ExitStack() as stack:
         for home in HOMES:
             stack.enter_context(locked(job.folder(home)))
         yield
+
+
+def run_stage_alone(job: Job, stage: str) -> None:
+    """Run one stage in this process as `reproduce` would: nothing of another run, in nobody's way, in the manifest.
+
+    Raises BadInput or StageFailed.
+    """
+    home = STAGE_TABLE[stage].home
+    _check_identity(job, home)
+    expected_inputs(job, stage)
+    _refuse_foreign_start(job, stage)
+    with all_locked(job):
+        _update_manifest(job, home)
+        run_one_stage(job, stage)
+        _update_manifest(job, home)
 
 
 @dataclass(frozen=True)
@@ -253,9 +291,9 @@ class Outcome:
 
 
 def stage_arguments(job: Job, stage: str) -> list[str]:
-    """The arguments of `r1mm stage` that run one stage of this job."""
+    """The arguments of `r1mm stage` that run one stage of this job, whose locks the caller holds."""
     return [
-        *(stage, _recipe_reference(job), "--variant", job.resolved.variant),
+        *(stage, _recipe_reference(job), "--locks-held", "--variant", job.resolved.variant),
         *("--seed", str(job.seed), "--base-seed", str(job.base_seed), "--runs", str(job.runs)),
     ]
 
@@ -267,18 +305,23 @@ def reproduce(job: Job, *, fresh: bool, say: Say) -> Outcome:
     StageFailed when a stage does not finish; the same call then goes on from there.
     """
     _check_space(job)
-    if fresh:
-        _start_anew(job, say)
-    for home in HOMES:
-        _check_identity(job, home)
-    with _all_locked(job):
+    with all_locked(job):
+        if fresh:
+            _start_anew(job, say)
         for home in HOMES:
-            _update_manifest(job, home)
+            _check_identity(job, home)
+        for stage in job.recipe.stages:  # every refusal comes before anything is written
+            if not is_done(job, stage):
+                break
+        for home in HOMES:
+            if not (job.folder(home) / "manifest.json").is_file():
+                _update_manifest(job, home)
         write_json(job.folder("run") / "recipe.json", job.resolved.model_dump(mode="json"))
         for number, stage in enumerate(job.recipe.stages, 1):
             head = f"[{number}/{len(job.recipe.stages)}] {stage}"
             if is_done(job, stage):
                 say(f"{head}: done before")
+                _drop_checkpoints(job, stage)  # a kill may have come between record and removal
                 continue
             say(head)
             status = run_stage(
@@ -306,8 +349,13 @@ def finished(root: Path) -> Outcome:
 def redo(root: Path, stage: str) -> Outcome:
     """Make the verdict, or the report, of a finished run again from its stored outputs."""
     job = job_of(root)
+    if job.folder("run") != root.resolve():
+        raise BadInput(
+            f"{root} has been renamed: by its manifest it is {job.folder('run').relative_to(job.runs)}; give it that "
+            "name back, beside its base model and assets"
+        )
     _check_identity(job, "run")
-    with _all_locked(job):
+    with all_locked(job):
         run_one_stage(job, stage)
         _update_manifest(job, "run")
     return finished(job.folder("run"))

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from r1mm.errors import BadInput
-from r1mm.recipe import SOURCE_FORMS, Expected, Recipe, resolve
+from r1mm.recipe import SOURCE_FORMS, Expected, Recipe, Setting, resolve
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -134,21 +134,53 @@ def grpo_fields() -> frozenset[str]:
 
 
 # Set by r1mm itself for every run; a recipe that set them would be overruled without notice.
-_OURS = {"output_dir", "seed", "data_seed", "logging_steps", "report_to", "trust_remote_code", "push_to_hub"}
+OURS = frozenset(
+    {
+        *("output_dir", "seed", "data_seed", "use_cpu", "save_strategy", "trust_remote_code", "push_to_hub"),
+        *("logging_steps", "logging_nan_inf_filter", "report_to", "disable_tqdm", "dataloader_pin_memory"),
+    }
+)
+_MODEL = frozenset(
+    {
+        *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+        *("rope_theta", "vision_embed_dim", "vision_depth", "vision_num_heads", "vision_mlp_ratio"),
+    }
+)
+_EVALUATION = frozenset({"max_new_tokens", "batch_size"})
+_WARM_START = frozenset(
+    {
+        *("max_steps", "per_device_train_batch_size", "answer_weight", "direct_prompt_share", "direct_share_early"),
+        *("direct_share_late", "switch_at", "broken_share"),
+    }
+)
 
 
-def _check_train(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
+def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
+    """The sections whose keys are settings: none unknown, none missing, none that r1mm sets itself."""
+    training = config_fields("transformers", "training_args.py:TrainingArguments")
+    sections: tuple[tuple[str, dict[str, Setting[Any]], frozenset[str], frozenset[str], str], ...] = (
+        ("model", recipe.model, _MODEL, _MODEL, "setting of the tiny model"),
+        ("warm_start", recipe.warm_start, _WARM_START | training, _WARM_START, "setting of the warm start"),
+        ("evaluation", recipe.evaluation, _EVALUATION, _EVALUATION, "setting of the evaluation"),
+        ("train", recipe.train, grpo_fields(), frozenset(), "field of TRL's GRPOConfig"),
+    )
+    for name, section, known, needed, what in sections:
+        for key, setting in section.items():
+            where = f"{path}:{_line_of((name, key), lines)}: {name}.{key}"
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise BadInput(f"{where}: is no {what} (value {setting.value!r}){hint}")
+            if key in OURS:
+                raise BadInput(f"{where}: is set by r1mm for every run (value {setting.value!r}); remove it")
+        for key in sorted(needed - section.keys()):
+            raise BadInput(f"{path}:{_line_of((name,), lines)}: {name} lacks {key}; add it with its source")
+
+
+def _check_batch(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
     def fail(key: str, text: str) -> None:
         raise BadInput(f"{path}:{_line_of(('train', key), lines)}: train.{key}: {text}")
 
-    fields = grpo_fields()
-    for key in recipe.train:
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            fail(key, f"is not a field of TRL's GRPOConfig (value {recipe.train[key].value!r}){hint}")
-        if key in _OURS:
-            fail(key, f"is set by r1mm for every run (value {recipe.train[key].value!r}); remove it")
     for key in ("num_generations", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps"):
         value = recipe.train[key].value if key in recipe.train else None
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -171,12 +203,15 @@ def load_recipe(path: Path) -> Recipe:
     recipe, lines = _load(path, Recipe)
     if recipe.name != path.parent.name:
         raise BadInput(f"{path}:{lines[('name',)]}: name {recipe.name!r} is not its directory's, {path.parent.name!r}")
-    _check_train(recipe, path, lines)
+    _check_keys(recipe, path, lines)
+    _check_batch(recipe, path, lines)
     for name in recipe.variants:
         try:
-            resolve(recipe, name)
+            resolved = resolve(recipe, name).recipe
         except BadInput as error:
             raise BadInput(f"{path}:{lines[('variants', name)]}: {error}") from error
+        _check_keys(resolved, path, lines)
+        _check_batch(resolved, path, lines)
     return recipe
 
 

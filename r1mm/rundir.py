@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -53,8 +52,8 @@ class StageRecord(BaseModel):
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into one clear error."""
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write at `path` into one clear error."""
     try:
         yield
     except OSError as error:
@@ -66,6 +65,11 @@ def _explained(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise BadInput(
                 f"no permission to write {path} ({error.strerror}); choose another place with --runs, or RUNS= for make"
+            ) from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise BadInput(
+                f"{path} cannot be a folder, a file of that name is in the way ({error.strerror}); choose another "
+                "place with --runs, or RUNS= for make"
             ) from error
         raise
 
@@ -80,7 +84,7 @@ def _sync_folder(folder: Path) -> None:
 
 def make_folder(folder: Path) -> Path:
     """`folder`, made if missing."""
-    with _explained(folder):
+    with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -88,7 +92,7 @@ def make_folder(folder: Path) -> Path:
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write a file whole or not at all."""
     make_folder(path.parent)
-    with _explained(path):
+    with explained(path):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -139,23 +143,6 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@contextlib.contextmanager
-def new_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `final` on success; what an earlier, killed attempt left is removed first."""
-    temporary = final.with_name(f".{final.name}.partial")
-    with _explained(final):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            shutil.rmtree(final, ignore_errors=True)
-            temporary.replace(final)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        _sync_folder(final.parent)
-
-
 def sha256_file(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as file:
@@ -183,8 +170,12 @@ def verify_file(path: Path, expected: FileStamp, remedy: str) -> None:
 
 
 def files_below(folder: Path, root: Path) -> dict[str, FileStamp]:
-    """The stamps of all files below `folder`, by path relative to `root`, in order."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in _BOOKKEEPING)
+    """The stamps of all files below `folder`, by path relative to `root`, in order; temporaries of a kill aside."""
+    files = (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in _BOOKKEEPING and not path.name.startswith(".")
+    )
     return {str(path.relative_to(root)): stamp(path) for path in files}
 
 
@@ -226,10 +217,13 @@ def read_record(root: Path, stage: str) -> StageRecord | None:
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold `root` against a second writer for the length of the block; a killed holder leaves no lock behind."""
-    make_folder(root)
-    path = root / ".lock"
-    with _explained(path):
+    """Hold `root` against a second writer for the length of the block; a killed holder leaves no lock behind.
+
+    The lock lies beside `root`, so that the holder may move `root` itself.
+    """
+    make_folder(root.parent)
+    path = root.with_name(f".{root.name}.lock")
+    with explained(path):
         file = path.open("a+")
     with file:
         try:

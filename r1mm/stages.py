@@ -92,7 +92,8 @@ class Stage:
 
     def code(self) -> str:
         """The version of the code that this stage's files depend on."""
-        return code_version(self.rooms, extra=inspect.getsource(self.body))
+        helpers = (self.body, _prepare_libraries, _suppressed, _evaluate)
+        return code_version(self.rooms, extra="".join(inspect.getsource(part) for part in helpers))
 
 
 def expected_inputs(job: Job, stage: str) -> dict[str, str]:
@@ -302,17 +303,25 @@ STAGE_TABLE: dict[str, Stage] = {
         warm_start,
     ),
     "base-evaluation": Stage(
-        "base", ("assets", "warm-start"), ("evaluation", "prompts", "threads"), (*_FLOOR, "evaluate"), evaluate_base
+        "base",
+        ("assets", "warm-start"),
+        ("evaluation", "prompts", "threads"),
+        (*_FLOOR, "evaluate", "mini/language.py"),
+        evaluate_base,
     ),
     "grpo": Stage(
         "run",
         ("assets", "warm-start"),
         ("train", "factors", "prompts", "prompts_per_step", "devices", "threads"),
-        (*_FLOOR, "train"),
+        (*_FLOOR, "train", "mini/language.py"),
         train,
     ),
     "evaluation": Stage(
-        "run", ("assets", "grpo"), ("evaluation", "prompts", "threads"), (*_FLOOR, "evaluate"), evaluate_trained
+        "run",
+        ("assets", "grpo"),
+        ("evaluation", "prompts", "threads"),
+        (*_FLOOR, "evaluate", "mini/language.py"),
+        evaluate_trained,
     ),
     "verdict": Stage(
         "run", ("base-evaluation", "evaluation"), (), (*_FLOOR, "evaluate", "judge"), give_verdict, derived=True
@@ -327,12 +336,12 @@ def started_path(job: Job, stage: str) -> Path:
 
 
 def new_record(
-    job: Job, stage: str, inputs: dict[str, str], outputs: dict[str, FileStamp], started: str, seconds: float
+    stage: str, code: str, inputs: dict[str, str], outputs: dict[str, FileStamp], started: str, seconds: float
 ) -> StageRecord:
-    """The record of a stage that has just ended."""
+    """The record of a stage that has just ended; `code` is the version it began with."""
     return StageRecord(
         stage=stage,
-        code=STAGE_TABLE[stage].code(),
+        code=code,
         inputs=inputs,
         outputs=outputs,
         started=started,
@@ -340,7 +349,7 @@ def new_record(
     )
 
 
-def note_start(job: Job, stage: str, inputs: dict[str, str]) -> None:
+def note_start(job: Job, stage: str, code: str, inputs: dict[str, str]) -> None:
     """Write down what a stage begins with, so that a later start can tell whether it may go on from there."""
     make_folder(job.stage_folder(stage))
-    write_json(started_path(job, stage), {"code": STAGE_TABLE[stage].code(), "inputs": inputs})
+    write_json(started_path(job, stage), {"code": code, "inputs": inputs})

@@ -10,14 +10,18 @@ from rich.table import Table
 
 from r1mm.doctor import Check
 from r1mm.evaluate.counting import Output
-from r1mm.judge.verdict import EXIT_STATUS
-
-# The thinking prompt is upstream's evaluation prompt; base-direct is the control.
+from r1mm.judge.verdict import EXIT_STATUS, WORST_FIRST
 
 
 def exit_status(verdict: dict[str, Any]) -> int:
     """The exit status that a verdict calls for."""
     return EXIT_STATUS[verdict["outcome"]]
+
+
+def severity(verdict: dict[str, Any]) -> int:
+    """Where a verdict stands among others, the worst first; one that judged nothing last."""
+    outcomes: tuple[str, ...] = WORST_FIRST
+    return outcomes.index(verdict["outcome"]) if verdict["outcome"] in outcomes else len(outcomes)
 
 
 def _score_table(verdict: dict[str, Any]) -> Table:

@@ -65,7 +65,7 @@ class OncePerImageTower(Qwen2VisionTransformerPretrainedModel):
         """`hidden_states` (patches of all images, pixels of a patch) and `grid_thw` (images, 3) as the library's."""
         sizes = grid_thw.prod(-1).tolist()
         images = list(hidden_states.split(sizes))
-        firsts, source = _first_copies(images, grid_thw.tolist())
+        firsts, source = first_copies(images, grid_thw.tolist())
         if len(firsts) == len(images):
             return super().forward(hidden_states, grid_thw, **kwargs)
         found = super().forward(torch.cat([images[i] for i in firsts]), grid_thw[firsts], **kwargs)
@@ -78,7 +78,7 @@ class OncePerImageTower(Qwen2VisionTransformerPretrainedModel):
         )
 
 
-def _first_copies(images: list[torch.Tensor], grids: list[list[int]]) -> tuple[list[int], list[int]]:
+def first_copies(images: list[torch.Tensor], grids: list[list[int]]) -> tuple[list[int], list[int]]:
     """The images that are no copy of one before them, and for each image which of those it is, copies to the bit."""
     firsts: list[int] = []
     source: list[int] = []

@@ -4,15 +4,19 @@ Importing torch, transformers and trl takes ten seconds of processor time; a run
 library's fork server pays once.
 """
 
+import functools
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Sequence
 
+from r1mm.errors import StageFailed
+from r1mm.manifest import code_version
 from r1mm.processes import die_with_parent
 
-# What the stages import, in the order that takes least; none of it starts threads or touches a GPU when imported.
+# What the stages import; none of it starts threads of arithmetic or touches a GPU when imported.
 _LIBRARIES = ["torch", "datasets", "transformers", "r1mm.train.grpo", "r1mm.train.supervised", "r1mm.evaluate.generate"]
 # Read when a process starts, so they are set for the fork server as a whole.
 _ENVIRONMENT = {
@@ -28,9 +32,15 @@ _ENVIRONMENT = {
 
 
 def _stage(arguments: Sequence[str]) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     die_with_parent()
     sys.argv = ["r1mm", "stage", *arguments]
     runpy.run_module("r1mm", run_name="__main__")  # as `python -m r1mm stage ...` does, to its exit status
+
+
+@functools.cache
+def _code_at_first() -> str:
+    return code_version(["."])
 
 
 def run_stage(arguments: Sequence[str], *, threads: int, offline: bool) -> int:
@@ -38,20 +48,34 @@ def run_stage(arguments: Sequence[str], *, threads: int, offline: bool) -> int:
 
     `threads` is pinned for every arithmetic library: a sum's order, and so its last bit, depends on it.  `threads` and
     `offline` hold for the process's life: the first call decides.
+
+    Raises StageFailed when the stage cannot be started, or r1mm's own code has changed since the first call: the
+    fork server would run the old code under the new one's name.
     """
+    if code_version(["."]) != _code_at_first():
+        raise StageFailed("the code of r1mm has changed since this run was started; start the same command again")
     os.environ.update(_ENVIRONMENT, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     if offline:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_LIBRARIES)
     process = context.Process(target=_stage, args=(list(arguments),), name=f"stage {arguments[0]}")
-    process.start()
+    # The server is born with Ctrl-C blocked, which its imports would answer with a traceback; the stage takes it again.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        process.start()
+    except (EOFError, OSError) as error:
+        raise StageFailed(
+            f"stage {arguments[0]} could not be started ({type(error).__name__}: {error}); see above for the reason, "
+            "and `r1mm doctor` for memory"
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     try:
         process.join()
     except BaseException:
         # Ctrl-C reaches the stage too, through the terminal; a stage that does not end by itself is ended.
-        process.terminate()
-        process.join(timeout=20)
+        process.join(timeout=5)
         if process.exitcode is None:
             process.kill()
             process.join()

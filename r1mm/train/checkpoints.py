@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from r1mm.errors import BadInput, StageFailed
-from r1mm.rundir import FileStamp, files_below, verify_file, write_json, write_jsonl
+from r1mm.rundir import FileStamp, explained, files_below, verify_file, write_json, write_jsonl
 
 _SEAL = "sealed.json"
 
@@ -55,6 +55,17 @@ def checkpoint_step(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
+def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> None:
+    """Train from `checkpoint` on, or from the start; a checkpoint of the last step is loaded, not trained past.
+
+    transformers looks at `max_steps` after a step, so that it would take one more.
+    """
+    if checkpoint is not None and checkpoint_step(checkpoint) >= trainer.args.max_steps:
+        trainer._load_from_checkpoint(str(checkpoint))
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
 class SealCheckpoints(TrainerCallback):
     """Seals each checkpoint once all of it is on disk."""
 
@@ -67,16 +78,23 @@ class SealCheckpoints(TrainerCallback):
 _NOT_KEPT = ("_runtime", "_samples_per_second", "_steps_per_second", "total_flos", "train_loss", "num_input_tokens")
 
 
+_REDO = "delete the checkpoints to train from the start, or start anew with --fresh"
+
+
 class MetricsFile(TrainerCallback):
     """One JSON line per optimizer step, under the trainer's own metric names; on resumption later lines are dropped."""
 
     def __init__(self, path: Path, resumed_step: int) -> None:
         self.path = path
         kept = []
-        if resumed_step and path.is_file():
+        if resumed_step:
             # A kill may have cut the last line short; every line up to the checkpoint is whole.
-            lines = path.read_text().splitlines()[:resumed_step]
-            kept = [json.loads(line) for line in lines]
+            try:
+                kept = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:resumed_step]]
+            except (OSError, ValueError) as error:
+                raise BadInput(f"{path} is damaged ({error}); {_REDO}") from error
+            if [row.get("step") for row in kept] != list(range(1, resumed_step + 1)):
+                raise BadInput(f"{path} lacks steps before the checkpoint of step {resumed_step}; {_REDO}")
         write_jsonl(path, kept)
 
     def on_log(
@@ -90,7 +108,7 @@ class MetricsFile(TrainerCallback):
         """Called by the trainer after every optimizer step."""
         kept = {key: value for key, value in (logs or {}).items() if not key.endswith(_NOT_KEPT)}
         if "loss" in kept:
-            with self.path.open("a", encoding="utf-8") as file:
+            with explained(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **kept}) + "\n")
 
 

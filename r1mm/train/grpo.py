@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors.torch import save
 from transformers import AutoProcessor, PrinterCallback
 from trl import GRPOTrainer
 
 from r1mm.data.prompts import conversation
 from r1mm.errors import BadInput, StageFailed
 from r1mm.recipe import Recipe
-from r1mm.rundir import write_json
+from r1mm.rundir import write_bytes, write_json
 from r1mm.train.checkpoints import (
     FiniteGradients,
     MetricsFile,
@@ -24,11 +25,12 @@ from r1mm.train.checkpoints import (
     SealCheckpoints,
     checkpoint_step,
     latest_checkpoint,
+    train_to_the_end,
 )
 from r1mm.train.images import decode_once, process_once
 from r1mm.train.rewards import accuracy_reward, format_reward_for
 from r1mm.train.settings import grpo_config
-from r1mm.vision import shorten_vision_tower
+from r1mm.vision import first_copies, shorten_vision_tower
 
 _SHOWN = {
     "rewards/accuracy_reward/mean": "accuracy",
@@ -73,21 +75,31 @@ class R1Trainer(GRPOTrainer):
 
     def _save_incident(self, step: int, loss: torch.Tensor, inputs: dict[str, Any]) -> Path:
         decode = self.processing_class.tokenizer.batch_decode
-        group = self.num_generations
         prompts, completions = decode(inputs["prompt_ids"]), decode(inputs["completion_ids"])
         advantages = inputs["advantages"].tolist()
         references = inputs.get("ref_per_token_logps")
+        # TRL has shuffled the rows; those of one prompt and image are a group.
+        grids = inputs["image_grid_thw"]
+        pixels = list(inputs["pixel_values"].split(grids.prod(-1).tolist()))
+        _, image_of_row = first_copies(pixels, grids.tolist())
+        rows_of_group: dict[tuple[str, int], list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            rows_of_group.setdefault((prompt, image_of_row[row]), []).append(row)
         groups = [
             {
-                "prompt": prompts[start],
-                "completions": completions[start : start + group],
-                "advantages": [repr(value) for value in advantages[start : start + group]],
+                "prompt": prompt,
+                "image": image,
+                "completions": [completions[row] for row in rows],
+                "advantages": [repr(advantages[row]) for row in rows],
                 "reference_logps_finite": None
                 if references is None
-                else torch.isfinite(references[start : start + group]).all(dim=1).tolist(),
+                else torch.isfinite(references[rows]).all(dim=1).tolist(),
             }
-            for start in range(0, len(prompts), group)
+            for (prompt, image), rows in rows_of_group.items()
         ]
+        # As the model saw them: normalised pixels, the patches of one image after the other.
+        images = {f"image-{image}": pixels[image_of_row.index(image)].contiguous() for image in set(image_of_row)}
+        write_bytes(self.incident_folder / f"nonfinite-step-{step}.safetensors", save(images))
         return write_json(
             self.incident_folder / f"nonfinite-step-{step}.json",
             {"step": step, "loss": repr(loss.item()), "groups": groups},
@@ -150,7 +162,7 @@ def train_grpo(trainer: R1Trainer, folder: Path, metrics: Path) -> None:
     ):
         trainer.add_callback(callback)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        train_to_the_end(trainer, checkpoint)
     except RuntimeError as error:
         # torch's own words when the policy's probabilities are no longer numbers, which sampling meets first.
         if "probability tensor contains" not in str(error):

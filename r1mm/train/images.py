@@ -20,9 +20,10 @@ def decode_once(dataset: Dataset, column: str = "image") -> Dataset:
     def decode(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
         if column not in columns:
             return columns
-        pictures = {encoded["bytes"]: encoded for encoded in columns[column]}
-        decoded = {content: feature.decode_example(encoded) for content, encoded in pictures.items()}
-        return {**columns, column: [decoded[encoded["bytes"]] for encoded in columns[column]]}
+        keys = [(encoded["bytes"], encoded["path"]) for encoded in columns[column]]
+        distinct = dict(zip(keys, columns[column], strict=True))
+        decoded = {key: feature.decode_example(encoded) for key, encoded in distinct.items()}
+        return {**columns, column: [decoded[key] for key in keys]}
 
     return dataset.cast_column(column, Image(decode=False)).with_transform(decode)
 

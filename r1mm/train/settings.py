@@ -10,8 +10,11 @@ from r1mm.errors import BadInput
 from r1mm.recipe import Recipe, values
 
 
-def run_fields(output_dir: Path, seed: int) -> dict[str, Any]:
-    """What every trainer of r1mm sets by itself (`recipe_files._OURS` refuses these names in a recipe)."""
+def run_fields(output_dir: Path, seed: int, *, miniature: bool) -> dict[str, Any]:
+    """What every trainer of r1mm sets by itself (`recipe_files.OURS` refuses these names in a recipe).
+
+    A miniature trains on the CPU also where there is a GPU: its numbers are a CPU's.
+    """
     return {
         "output_dir": str(output_dir),
         "seed": seed,
@@ -20,7 +23,8 @@ def run_fields(output_dir: Path, seed: int) -> dict[str, Any]:
         "logging_nan_inf_filter": False,  # a non-finite loss is an error, not a figure to smooth over
         "report_to": [],
         "disable_tqdm": True,  # r1mm shows its own progress
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": miniature,
+        "dataloader_pin_memory": torch.cuda.is_available() and not miniature,
         "save_strategy": "steps",
     }
 
@@ -35,7 +39,7 @@ def grpo_config(recipe: Recipe, output_dir: Path, seed: int, suppressed_tokens: 
     try:
         return GRPOConfig(
             **fields,
-            **run_fields(output_dir, seed),
+            **run_fields(output_dir, seed, miniature=recipe.size == "miniature"),
             generation_kwargs=generation,
             model_init_kwargs={"dtype": "bfloat16" if fields.get("bf16") else "float32"},
         )

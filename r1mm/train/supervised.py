@@ -29,6 +29,7 @@ from r1mm.train.checkpoints import (
     SealCheckpoints,
     checkpoint_step,
     latest_checkpoint,
+    train_to_the_end,
 )
 from r1mm.train.settings import run_fields
 from r1mm.vision import shorten_vision_tower
@@ -111,7 +112,7 @@ class _WeightedTrainer(Trainer):
 def supervised_config(settings: dict[str, Any], output_dir: Path, seed: int) -> TrainingArguments:
     """transformers' settings, from those of `settings` that are fields of TrainingArguments."""
     fields = {key: value for key, value in settings.items() if key in TrainingArguments.__dataclass_fields__}
-    return TrainingArguments(**fields, **run_fields(output_dir, seed), remove_unused_columns=False)
+    return TrainingArguments(**fields, **run_fields(output_dir, seed, miniature=True), remove_unused_columns=False)
 
 
 def train_supervised(
@@ -148,4 +149,4 @@ def train_supervised(
         token_weights=weights,
     )
     trainer.remove_callback(PrinterCallback)  # our bar and metrics file say the same, legibly
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train_to_the_end(trainer, checkpoint)

@@ -103,7 +103,7 @@ def test_kills_at_any_moment_change_nothing(recipe: Path, finished: Path, tmp_pa
             stderr=subprocess.PIPE,
             text=True,
         )
-        # Ever later, so that the run gets somewhere; the stages take some ten seconds each, mostly imports.
+        # Ever later, so that the run gets somewhere: each start loads the libraries anew, some ten seconds.
         moment = chance.uniform(1, 15) + 5 * len(moments)
         try:
             _, errors = process.communicate(timeout=moment)
@@ -130,6 +130,10 @@ def test_variants_share_the_warm_start(recipe: Path, finished: Path) -> None:
     assert (finished / "tiny" / "base-seed1" / "stages" / "warm-start" / "record.json").stat().st_mtime_ns == before
     page = (finished / "tiny" / "comparison-seed1.html").read_text()
     assert all(verdict["variant"] in page for verdict in verdicts)
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
 
 def copied(finished: Path, target: Path) -> Path:
@@ -164,10 +168,9 @@ def test_damage_is_refused_by_name_and_nothing_is_written(
     runs = copied(finished, tmp_path)
     path = runs / "tiny" / damaged
     path.write_bytes(path.read_bytes()[:-20])
-    before = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file() and p.name not in (".lock", "manifest.json")}
+    before = files(runs)
     refused(reproduce(recipe, runs), *words)
-    after = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file() and p.name not in (".lock", "manifest.json")}
-    assert after == before
+    assert files(runs) == before
 
 
 def test_a_run_of_another_code_version_is_refused_and_fresh_moves_it_aside(
@@ -196,8 +199,28 @@ def test_a_run_of_another_variant_or_recipe_is_refused(recipe: Path, finished: P
 
 
 def test_a_changed_setting_is_refused_by_name(finished: Path, tmp_path: Path) -> None:
-    changed = tiny_recipe(tmp_path / "recipes", {"train.learning_rate": 5e-5}, claims=True)
-    refused(reproduce(changed, copied(finished, tmp_path / "runs")), "stage grpo", "another recipe.train")
+    changed = tiny_recipe(tmp_path / "recipes", {"train.learning_rate": 7e-5}, claims=True)
+    runs = copied(finished, tmp_path / "runs")
+    before = files(runs)
+    refused(reproduce(changed, runs), "stage grpo", "another recipe.train")
+    refused(r1mm("stage", "grpo", changed, "--runs", runs), "stage grpo", "another recipe.train")
+    assert files(runs) == before
+
+
+def test_a_changed_verdict_or_report_is_made_again(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    runs = copied(finished, tmp_path)
+    before = (runs / RUN / "verdict.json").read_bytes()
+    (runs / RUN / "verdict.json").write_bytes(before.replace(b'"reproduced"', b'"not reproduced"'))
+    (runs / RUN / "report.html").write_text("<html")
+    assert reproduce(recipe, runs).returncode == 0
+    assert (runs / RUN / "verdict.json").read_bytes() == before
+    assert "</html>" in (runs / RUN / "report.html").read_text()
+
+
+def test_a_run_by_another_name_is_not_judged(finished: Path, tmp_path: Path) -> None:
+    runs = copied(finished, tmp_path)
+    (runs / RUN).rename(runs / "tiny" / "best")
+    refused(r1mm("verdict", runs / "tiny" / "best"), "has been renamed: by its manifest it is tiny/images-fixed-seed1")
 
 
 def test_wrong_calls(recipe: Path, finished: Path, tmp_path: Path) -> None:
@@ -206,7 +229,7 @@ def test_wrong_calls(recipe: Path, finished: Path, tmp_path: Path) -> None:
     refused(reproduce(recipe, nothing, "--variant", "x"), "no variant 'x'")
     seed = reproduce(recipe, nothing, "--seed", "1.5")
     assert seed.returncode == 2
-    assert "must be a whole number from 0 on, is '1.5'" in seed.stderr
+    assert "must be a whole number from 0 to 4294967295, is '1.5'" in seed.stderr
     refused(r1mm("stage", "grop", recipe, "--runs", nothing), "no stage 'grop'")
     refused(r1mm("stage", "grpo", recipe, "--runs", nothing), "needs stage assets")
     refused(r1mm("verdict", nothing), "no run directory")
@@ -223,6 +246,9 @@ def test_a_second_process_waits_outside(recipe: Path, finished: Path) -> None:
 
     with locked(finished / RUN):
         refused(reproduce(recipe, finished), f"in use by process {os.getpid()}")
+        refused(reproduce(recipe, finished, "--fresh"), f"in use by process {os.getpid()}")
+        refused(r1mm("stage", "report", recipe, "--runs", finished), f"in use by process {os.getpid()}")
+    assert not list(finished.rglob("*.old-*"))
 
 
 def test_training_that_diverges_stops_the_run_before_the_update(tmp_path: Path) -> None:

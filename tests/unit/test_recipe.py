@@ -66,7 +66,7 @@ def test_unknown_key_names_file_line_and_the_key_meant(tmp_path: Path) -> None:
 def test_unknown_train_field_names_the_one_meant(tmp_path: Path) -> None:
     path = written(tmp_path, "  scale_rewards:", "  scale_reward:")
     line = line_of(path, "  scale_reward:")
-    with pytest.raises(BadInput, match=rf":{line}: train.scale_reward: is not a field of TRL.*'scale_rewards'"):
+    with pytest.raises(BadInput, match=rf":{line}: train.scale_reward: is no field of TRL.*'scale_rewards'"):
         load_recipe(path)
 
 
@@ -116,6 +116,41 @@ def test_a_setting_that_r1mm_makes_itself_is_refused(tmp_path: Path) -> None:
     recipe["train"]["trust_remote_code"] = {"value": True, "source": "our choice: to test the refusal"}
     path.write_text(yaml.safe_dump(recipe))
     with pytest.raises(BadInput, match=r"train\.trust_remote_code: is set by r1mm"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "misspelt", "meant"),
+    [
+        ("  hidden_size:", "  hidden_sze:", r"model.hidden_sze: is no setting of the tiny model.*'hidden_size'"),
+        ("  answer_weight:", "  answer_wait:", r"warm_start.answer_wait: is no setting of the warm start"),
+        ("  batch_size:", "  batch_sise:", r"evaluation.batch_sise: is no setting of the evaluation.*'batch_size'"),
+    ],
+)
+def test_a_misspelt_setting_of_any_section_is_named_with_its_line(
+    tmp_path: Path, key: str, misspelt: str, meant: str
+) -> None:
+    path = written(tmp_path, key, misspelt)
+    with pytest.raises(BadInput, match=rf":{line_of(path, misspelt)}: {meant}"):
+        load_recipe(path)
+
+
+def test_a_setting_that_is_missing_is_named(tmp_path: Path) -> None:
+    path = tiny_recipe(tmp_path) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    del recipe["warm_start"]["switch_at"]
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(BadInput, match="warm_start lacks switch_at"):
+        load_recipe(path)
+
+
+def test_a_variant_is_checked_as_the_recipe_is(tmp_path: Path) -> None:
+    path = tiny_recipe(tmp_path) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    setting = {"value": 6, "source": "our choice: to test the refusal"}
+    recipe["variants"]["as-fixed"]["overrides"]["train.per_device_train_batch_size"] = setting
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(BadInput, match="= 6 completions per step, but"):
         load_recipe(path)
 
 

@@ -11,8 +11,8 @@ import pytest
 from r1mm.errors import BadInput, StageFailed
 from r1mm.rundir import (
     StageRecord,
+    files_below,
     locked,
-    new_folder,
     read_jsonl,
     read_record,
     record_path,
@@ -77,19 +77,16 @@ def test_no_permission_is_one_clear_error(tmp_path: Path) -> None:
             write_text(locked_disk / "deep" / "a.txt", "x")
 
 
-def test_a_folder_appears_whole_and_a_killed_attempt_is_cleared(tmp_path: Path) -> None:
-    final = tmp_path / "set"
-    code = (
-        "import os\nfrom pathlib import Path\nfrom r1mm.rundir import new_folder\n"
-        f"with new_folder(Path({str(final)!r})) as folder:\n"
-        "    (folder / 'half').write_text('x')\n    os.kill(os.getpid(), 9)\n"
-    )
-    assert run(code).returncode == -9
-    assert not final.exists()
-    with new_folder(final) as folder:
-        assert list(folder.iterdir()) == []
-        (folder / "whole").write_text("y")
-    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+def test_a_file_in_the_way_of_a_folder_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("notes")
+    with pytest.raises(BadInput, match=r"cannot be a folder, a file of that name is in the way"):
+        write_text(tmp_path / "runs" / "a" / "b.txt", "x")
+
+
+def test_what_a_killed_write_left_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / ".b.txt.x1y2").write_text("half")
+    write_text(tmp_path / "b.txt", "whole")
+    assert list(files_below(tmp_path, tmp_path)) == ["b.txt"]
 
 
 def test_a_record_survives_the_round_trip(tmp_path: Path) -> None:

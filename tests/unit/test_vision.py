@@ -9,7 +9,7 @@ from r1mm.mini.datasets import PALETTE
 from r1mm.mini.language import build_tokenizer
 from r1mm.mini.model import build_model
 from r1mm.recipe_files import RECIPES, load_recipe
-from r1mm.vision import _first_copies, shorten_vision_tower
+from r1mm.vision import first_copies, shorten_vision_tower
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,8 @@ def test_images_that_differ_in_one_pixel_or_in_their_grid_are_not_copies() -> No
     one = torch.zeros(64, 1176)
     other = one.clone()
     other[3, 5] = 1.0
-    assert _first_copies([one, other, one.clone()], [[1, 8, 8]] * 3) == ([0, 1], [0, 1, 0])
-    assert _first_copies([one, one], [[1, 8, 8], [1, 4, 16]]) == ([0, 1], [0, 1])
+    assert first_copies([one, other, one.clone()], [[1, 8, 8]] * 3) == ([0, 1], [0, 1, 0])
+    assert first_copies([one, one], [[1, 8, 8], [1, 4, 16]]) == ([0, 1], [0, 1])
 
 
 def test_a_tower_of_another_build_is_refused(model: Qwen2VLForConditionalGeneration) -> None:

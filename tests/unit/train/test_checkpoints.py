@@ -3,10 +3,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from r1mm.errors import BadInput, StageFailed
-from r1mm.train.checkpoints import FiniteGradients, MetricsFile, checkpoint_step, latest_checkpoint, seal
+from r1mm.train.checkpoints import (
+    FiniteGradients,
+    MetricsFile,
+    SealCheckpoints,
+    checkpoint_step,
+    latest_checkpoint,
+    seal,
+    train_to_the_end,
+)
 
 
 def checkpoint(folder: Path, step: int, sealed: bool = True) -> Path:
@@ -65,6 +73,44 @@ def test_metrics_after_the_checkpoint_are_dropped_on_resumption(tmp_path: Path) 
     second.on_log(arguments, state_at(3), control, logs={"train_runtime": 3.0})  # the closing summary is no step
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert rows == [{"step": 1, "loss": 0.1}, {"step": 2, "loss": 0.2}, {"step": 3, "loss": 0.9}]
+
+
+@pytest.mark.parametrize("content", [None, '{"step": 1, "loss": 0.1}\n', '{"step": 1}\n{"st\n{"step": 3}\n'])
+def test_metrics_that_lack_steps_before_the_checkpoint_are_refused(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "metrics.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(BadInput, match=r"metrics\.jsonl (is damaged|lacks steps).*delete the checkpoints"):
+        MetricsFile(path, resumed_step=2)
+
+
+class Line(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": ((self.slope * x - x) ** 2).mean()}
+
+
+def test_a_checkpoint_of_the_last_step_is_not_trained_past(tmp_path: Path) -> None:
+    def trainer() -> Trainer:
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path), max_steps=3, save_steps=3, per_device_train_batch_size=2, report_to=[],
+            disable_tqdm=True, use_cpu=True, learning_rate=0.1, dataloader_pin_memory=False,
+        )  # fmt: skip
+        # Four steps to an epoch: the end falls inside one.
+        return Trainer(
+            Line(), arguments, train_dataset=[{"x": float(i)} for i in range(8)], callbacks=[SealCheckpoints()]
+        )
+
+    first = trainer()
+    train_to_the_end(first, None)
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    second = trainer()
+    train_to_the_end(second, checkpoint)
+    assert second.model.slope.item() == first.model.slope.item() != 0.0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

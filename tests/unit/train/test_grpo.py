@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from r1mm.data.counting import load_counting, write_counting
 from r1mm.data.prompts import QUESTIONS
@@ -14,8 +15,9 @@ from r1mm.mini.language import VISION_TOKENS, build_tokenizer
 from r1mm.mini.model import build_model, build_processor, save
 from r1mm.mini.render import encode_png
 from r1mm.recipe import resolve
-from r1mm.recipe_files import load_recipe
+from r1mm.recipe_files import OURS, load_recipe
 from r1mm.train.grpo import R1Trainer, build_trainer
+from r1mm.train.settings import run_fields
 from tests.tiny import tiny_recipe
 
 
@@ -124,9 +126,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_groups(
     with pytest.raises(StageFailed, match=r"step 1: the loss is .*; stopped before the update"):
         seeing.compute_loss(seeing.model, {**batch, "advantages": advantages})
     saved = json.loads((folder / "images-fixed" / "nonfinite-step-1.json").read_text())
-    assert len(saved["groups"]) == 2
-    assert saved["groups"][1]["advantages"][1] == repr(bad)
+    assert [len(group["completions"]) for group in saved["groups"]] == [4, 4]
     assert all(group["reference_logps_finite"] == [True] * 4 for group in saved["groups"])
+    # The rows come shuffled: the bad one stands in the group of its image.
+    offending = [group for group in saved["groups"] if repr(bad) in group["advantages"]]
+    assert len(offending) == 1
+    images = load_file(folder / "images-fixed" / "nonfinite-step-1.safetensors")
+    pixels = batch["pixel_values"].split(batch["image_grid_thw"].prod(-1).tolist())
+    assert torch.equal(images[f"image-{offending[0]['image']}"], pixels[5])
+    assert sum(torch.equal(image, pixels[5]) for image in pixels) == 4
+
+
+def test_a_recipe_may_not_set_what_every_run_sets(tmp_path: Path) -> None:
+    assert run_fields(tmp_path, 1, miniature=True).keys() <= OURS
 
 
 def test_a_dataset_smaller_than_a_step_is_refused(folder: Path) -> None:
