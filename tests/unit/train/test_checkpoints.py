@@ -97,7 +97,8 @@ def test_a_checkpoint_of_the_last_step_is_not_trained_past(tmp_path: Path) -> No
     def trainer() -> Trainer:
         arguments = TrainingArguments(
             output_dir=str(tmp_path), max_steps=3, save_steps=3, per_device_train_batch_size=2, report_to=[],
-            disable_tqdm=True, use_cpu=True, learning_rate=0.1, dataloader_pin_memory=False,
+            disable_tqdm=True, use_cpu=True, learning_rate=0.1, lr_scheduler_type="constant",
+            dataloader_pin_memory=False,
         )  # fmt: skip
         # Four steps to an epoch: the end falls inside one.
         return Trainer(
