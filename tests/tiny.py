@@ -43,13 +43,13 @@ def tiny_recipe(folder: Path, changes: dict[str, Any] | None = None, claims: boo
     if claims:
         expected["claims"] = [
             {
-                "id": "short",
+                "id": "untaught",
                 "variant": "images-fixed",
-                "statement": "Completions do not grow more than tenfold.",
-                "metric": "length_ratio",
+                "statement": "Six steps teach nobody to count.",
+                "metric": "accuracy",
                 "split": "ood",
                 "test": "at_most",
-                "reference": 10.0,
+                "reference": 90.0,
                 "source": "our choice: a claim for tests of the machinery",
             }
         ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from r1mm.errors import BadInput, StageFailed
 from r1mm.rundir import FileStamp, explained, files_below, verify_file, write_json, write_jsonl
@@ -53,6 +53,19 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def checkpoint_step(checkpoint: Path | None) -> int:
     """The optimizer step a checkpoint was taken after; 0 for none."""
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+class ResumesExactly(Trainer):
+    """A Trainer that takes a checkpoint's weights as `from_pretrained` does.
+
+    transformers 5.23 saves Qwen2-VL under its published parameter names, which are not the module's own, and its
+    Trainer loads a checkpoint by the module's own: it finds none, warns, and goes on with the weights it has.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+        model = self.model if model is None else model
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype, use_safetensors=True)
+        model.load_state_dict(saved.state_dict(), strict=True)
 
 
 def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> None:

@@ -22,6 +22,7 @@ from r1mm.train.checkpoints import (
     FiniteGradients,
     MetricsFile,
     Progress,
+    ResumesExactly,
     SealCheckpoints,
     checkpoint_step,
     latest_checkpoint,
@@ -40,7 +41,7 @@ _SHOWN = {
 }
 
 
-class R1Trainer(GRPOTrainer):
+class R1Trainer(ResumesExactly, GRPOTrainer):
     """TRL's GRPOTrainer with the factor `images_in_logprobs`, and non-finite losses refused.
 
     `images_in_logprobs`: `both` gives policy and reference passes the images; `none` computes both from the text
@@ -174,4 +175,6 @@ def train_grpo(trainer: R1Trainer, folder: Path, metrics: Path) -> None:
     trainer.save_model(str(folder / "model"))
     # A pickle of what metrics and manifest already say in the open; a model folder holds no pickles.
     (folder / "model" / "training_args.bin").unlink(missing_ok=True)
+    # The tokenizer keeps the padding of its last call, and would be saved with it.
+    trainer.processing_class.tokenizer.backend_tokenizer.no_padding()
     trainer.processing_class.save_pretrained(folder / "model")

@@ -17,7 +17,6 @@ from transformers import (
     PrinterCallback,
     Qwen2VLForConditionalGeneration,
     Qwen2VLProcessor,
-    Trainer,
     TrainingArguments,
 )
 
@@ -27,6 +26,7 @@ from r1mm.train.checkpoints import (
     FiniteGradients,
     MetricsFile,
     Progress,
+    ResumesExactly,
     SealCheckpoints,
     checkpoint_step,
     latest_checkpoint,
@@ -89,7 +89,7 @@ class _Collator:
         }
 
 
-class _WeightedTrainer(Trainer):
+class _WeightedTrainer(ResumesExactly):
     """transformers' Trainer over examples in their given order, with a weight per target token."""
 
     def __init__(self, *args: Any, token_weights: torch.Tensor, **kwargs: Any) -> None:

@@ -141,6 +141,18 @@ def test_a_recipe_may_not_set_what_every_run_sets(tmp_path: Path) -> None:
     assert run_fields(tmp_path, 1, miniature=True).keys() <= OURS
 
 
+def test_the_weights_of_a_checkpoint_come_back(folder: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(folder, "images-fixed")
+    saved = {name: weights.clone() for name, weights in trainer.model.state_dict().items()}
+    trainer.model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        for weights in trainer.model.parameters():
+            weights.add_(1.0)
+    trainer._load_from_checkpoint(str(tmp_path))
+    for name, weights in trainer.model.state_dict().items():
+        assert weights.equal(saved[name]), name
+
+
 def test_a_dataset_smaller_than_a_step_is_refused(folder: Path) -> None:
     dataset = load_counting(folder / "sets" / "train.parquet").select([0])
     recipe = load_recipe(folder / "tiny" / "recipe.yaml")
