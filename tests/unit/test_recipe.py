@@ -194,5 +194,5 @@ def test_a_claim_without_anything_to_compare_with_is_refused(tmp_path: Path) -> 
     expected["claims"][0] |= {"test": "near", "margin": 5.0}
     del expected["claims"][0]["reference"]
     (folder / "expected.yaml").write_text(yaml.safe_dump(expected))
-    with pytest.raises(BadInput, match="claim 'short': has no reference value, and 0 reference rows"):
+    with pytest.raises(BadInput, match="claim 'untaught': has no reference value, and 0 reference rows"):
         load_expected(folder / "expected.yaml", load_recipe(folder / "recipe.yaml"))
