@@ -11,6 +11,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Sequence
+from multiprocessing import forkserver
 
 from r1mm.errors import StageFailed
 from r1mm.manifest import code_version
@@ -32,7 +33,7 @@ _ENVIRONMENT = {
 
 
 def _stage(arguments: Sequence[str]) -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     die_with_parent()
     sys.argv = ["r1mm", "stage", *arguments]
     runpy.run_module("r1mm", run_name="__main__")  # as `python -m r1mm stage ...` does, to its exit status
@@ -60,8 +61,12 @@ def run_stage(arguments: Sequence[str], *, threads: int, offline: bool) -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_LIBRARIES)
     process = context.Process(target=_stage, args=(list(arguments),), name=f"stage {arguments[0]}")
-    # The server is born with Ctrl-C blocked, which its imports would answer with a traceback; the stage takes it again.
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    # The server is born deaf to Ctrl-C, which its imports would answer with a traceback; a stage listens again.
+    listening = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, listening)
     try:
         process.start()
     except (EOFError, OSError) as error:
@@ -69,8 +74,6 @@ def run_stage(arguments: Sequence[str], *, threads: int, offline: bool) -> int:
             f"stage {arguments[0]} could not be started ({type(error).__name__}: {error}); see above for the reason, "
             "and `r1mm doctor` for memory"
         ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     try:
         process.join()
     except BaseException:
