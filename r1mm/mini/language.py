@@ -87,9 +87,8 @@ def digit_words(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 def _phrases(templates: Iterable[str]) -> list[str]:
     """The parts of the prompts that never vary: between tags, the questions, the system prompt; longest first."""
     parts = {part for template in templates for part in re.split(_TAGS + r"|\{question\}", template)}
-    return sorted(
-        {part for part in parts if part.strip()} | {SYSTEM_PROMPT, *QUESTIONS.values()}, key=len, reverse=True
-    )
+    phrases = {part for part in parts if part.strip()} | {SYSTEM_PROMPT, *QUESTIONS.values()}
+    return sorted(phrases, key=lambda phrase: (-len(phrase), phrase))  # in one order, however a set is hashed
 
 
 def build_tokenizer(templates: Sequence[str], palette: Sequence[str]) -> PreTrainedTokenizerFast:

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from transformers import AutoProcessor, PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
@@ -45,6 +49,17 @@ def test_a_phrase_of_the_prompts_is_one_token_and_answers_are_words(tokenizer: P
     prompt = TEMPLATES["train"].format(question=QUESTIONS["train"])
     assert tokenizer.tokenize(prompt)[:3] == [QUESTIONS["train"], "  Output the thinking process in ", "<think>"]
     assert tokenizer.tokenize("First red, second blue.") == ["First", " red", ", second", " blue", "."]
+
+
+def test_the_tokenizer_is_the_same_in_every_process() -> None:
+    code = (
+        "from r1mm.mini.datasets import PALETTE; from r1mm.mini.language import build_tokenizer\n"
+        f"print(build_tokenizer({list(TEMPLATES.values())!r}, PALETTE).backend_tokenizer.to_str(), end='')"
+    )
+    for hash_seed in ("1", "2", "3"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        assert made.stdout == build_tokenizer(list(TEMPLATES.values()), PALETTE).backend_tokenizer.to_str()
 
 
 def test_digits_are_found_with_and_without_blank(tokenizer: PreTrainedTokenizerFast) -> None:
