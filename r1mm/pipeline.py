@@ -2,6 +2,8 @@
 
 import contextlib
 import datetime
+import functools
+import itertools
 import json
 import os
 import shutil
@@ -310,16 +312,15 @@ def reproduce(job: Job, *, fresh: bool, say: Say) -> Outcome:
             _start_anew(job, say)
         for home in HOMES:
             _check_identity(job, home)
-        for stage in job.recipe.stages:  # every refusal comes before anything is written
-            if not is_done(job, stage):
-                break
+        # Every refusal comes before anything is written.
+        done = set(itertools.takewhile(functools.partial(is_done, job), job.recipe.stages))
         for home in HOMES:
             if not (job.folder(home) / "manifest.json").is_file():
                 _update_manifest(job, home)
         write_json(job.folder("run") / "recipe.json", job.resolved.model_dump(mode="json"))
         for number, stage in enumerate(job.recipe.stages, 1):
             head = f"[{number}/{len(job.recipe.stages)}] {stage}"
-            if is_done(job, stage):
+            if stage in done or is_done(job, stage):
                 say(f"{head}: done before")
                 _drop_checkpoints(job, stage)  # a kill may have come between record and removal
                 continue

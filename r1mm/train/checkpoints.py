@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from r1mm.errors import BadInput, StageFailed
 from r1mm.rundir import FileStamp, explained, files_below, verify_file, write_json, write_jsonl
@@ -77,6 +85,25 @@ def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> None:
         trainer._load_from_checkpoint(str(checkpoint))
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def train_resumably(trainer: Trainer, folder: Path, metrics: Path, title: str, shown: dict[str, str]) -> None:
+    """Train to the end from the newest complete checkpoint in `folder`; seals new ones, writes a line per step.
+
+    `title` and `shown` are the progress bar's.  Raises BadInput for a damaged checkpoint, StageFailed for a gradient
+    that is not finite.
+    """
+    checkpoint = latest_checkpoint(folder)
+    resumed = checkpoint_step(checkpoint)
+    trainer.remove_callback(PrinterCallback)  # our bar and metrics file say the same, legibly
+    for callback in (
+        SealCheckpoints(),
+        FiniteGradients(),
+        MetricsFile(metrics, resumed),
+        Progress(title, shown, resumed),
+    ):
+        trainer.add_callback(callback)
+    train_to_the_end(trainer, checkpoint)
 
 
 class SealCheckpoints(TrainerCallback):

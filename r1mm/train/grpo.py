@@ -11,23 +11,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 from safetensors.torch import save
-from transformers import AutoProcessor, PrinterCallback
+from transformers import AutoProcessor
 from trl import GRPOTrainer
 
 from r1mm.data.prompts import conversation
 from r1mm.errors import BadInput, StageFailed
 from r1mm.recipe import Recipe
 from r1mm.rundir import write_bytes, write_json
-from r1mm.train.checkpoints import (
-    FiniteGradients,
-    MetricsFile,
-    Progress,
-    ResumesExactly,
-    SealCheckpoints,
-    checkpoint_step,
-    latest_checkpoint,
-    train_to_the_end,
-)
+from r1mm.train.checkpoints import ResumesExactly, train_resumably
 from r1mm.train.images import decode_once, process_once
 from r1mm.train.rewards import accuracy_reward, format_reward_for
 from r1mm.train.settings import grpo_config
@@ -152,18 +143,8 @@ def train_grpo(trainer: R1Trainer, folder: Path, metrics: Path) -> None:
     Goes on from the newest complete checkpoint in `folder`.  Raises BadInput for a damaged checkpoint, StageFailed for
     a loss, gradient or policy that is not finite.
     """
-    checkpoint = latest_checkpoint(folder)
-    resumed = checkpoint_step(checkpoint)
-    trainer.remove_callback(PrinterCallback)  # our bar and metrics file say the same, legibly
-    for callback in (
-        SealCheckpoints(),
-        FiniteGradients(),
-        MetricsFile(metrics, resumed),
-        Progress("GRPO", _SHOWN, resumed),
-    ):
-        trainer.add_callback(callback)
     try:
-        train_to_the_end(trainer, checkpoint)
+        train_resumably(trainer, folder, metrics, "GRPO", _SHOWN)
     except RuntimeError as error:
         # torch's own words when the policy's probabilities are no longer numbers, which sampling meets first.
         if "probability tensor contains" not in str(error):

@@ -14,7 +14,6 @@ from datasets import Dataset, Image
 from torch.utils.data import Sampler, SequentialSampler
 from torchvision.io import ImageReadMode, decode_image
 from transformers import (
-    PrinterCallback,
     Qwen2VLForConditionalGeneration,
     Qwen2VLProcessor,
     TrainingArguments,
@@ -22,16 +21,7 @@ from transformers import (
 
 from r1mm.data.counting import Example
 from r1mm.data.prompts import conversation
-from r1mm.train.checkpoints import (
-    FiniteGradients,
-    MetricsFile,
-    Progress,
-    ResumesExactly,
-    SealCheckpoints,
-    checkpoint_step,
-    latest_checkpoint,
-    train_to_the_end,
-)
+from r1mm.train.checkpoints import ResumesExactly, train_resumably
 from r1mm.train.settings import run_fields
 from r1mm.vision import shorten_vision_tower
 
@@ -135,21 +125,12 @@ def train_supervised(
     """
     weights = torch.ones(len(processor.tokenizer))
     weights[processor.tokenizer.convert_tokens_to_ids(list(heavy_words))] = settings["answer_weight"]
-    checkpoint = latest_checkpoint(folder)
-    resumed = checkpoint_step(checkpoint)
     shorten_vision_tower(model)
     trainer = _WeightedTrainer(
         model=model,
         args=supervised_config(settings, folder, seed),
         train_dataset=list(examples),
         data_collator=_Collator(processor, dataset),
-        callbacks=[
-            SealCheckpoints(),
-            FiniteGradients(),
-            MetricsFile(folder / "metrics.jsonl", resumed),
-            Progress("warm start", {"loss": "loss"}, resumed),
-        ],
         token_weights=weights,
     )
-    trainer.remove_callback(PrinterCallback)  # our bar and metrics file say the same, legibly
-    train_to_the_end(trainer, checkpoint)
+    train_resumably(trainer, folder, folder / "metrics.jsonl", "warm start", {"loss": "loss"})
