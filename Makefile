@@ -1,25 +1,35 @@
 # r1mm.  The two commands: `make reproduce-r1v` and `make test`.  Each sets up all it needs in .venv and asks nothing.
 #
 #   make reproduce-r1v [VARIANT=images-fixed|as-published|as-fixed|format-fixed|all] [SEED=1] [BASE_SEED=1] [RUNS=runs] [FRESH=1]
+#                      [LAUNCH=auto|local|compose] [IMAGE=name or id of an image that the engine holds]
+#
+# Where images are built: BASE_IMAGE=NAME@sha256:... another base, CA_BUNDLE=FILE certificates of a proxy that inspects
+# TLS, WHEELS=DIR packages from a folder.  Where containers run: R1MM_MEMORY, R1MM_SHM, HF_TOKEN_FILE, DASHBOARD_PORT.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# The first Python that will do, by its real path: inside an activated .venv that is still the one it was made with.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
-	"$$p" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { command -v $$p; break; }; done)
+	"$$p" -c 'import os, sys; (3, 11) <= sys.version_info[:2] <= (3, 12) or sys.exit(1); print(os.path.realpath(sys.executable))' 2>/dev/null && break; done)
 VENV := .venv
 READY := $(VENV)/.ready
 UV := $(VENV)/bin/uv
 R1MM := $(VENV)/bin/r1mm
 LOCKS := docker/locks
+RESOLVE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 SEED ?= 1
 RUNS ?= runs
-JOB = --seed $(SEED) --runs $(RUNS) $(if $(VARIANT),--variant $(VARIANT)) $(if $(BASE_SEED),--base-seed $(BASE_SEED)) $(if $(FRESH),--fresh)
+LAUNCH ?= auto
+JOB = --launch $(LAUNCH) $(if $(IMAGE),--image $(IMAGE)) --seed $(SEED) --runs $(RUNS) $(if $(VARIANT),--variant $(VARIANT)) $(if $(BASE_SEED),--base-seed $(BASE_SEED)) $(if $(FRESH),--fresh)
 
-.PHONY: help setup reproduce-r1v test test-unit test-recipes test-all lint locks doctor clean
+export BASE_IMAGE CA_BUNDLE WHEELS R1MM_MEMORY R1MM_SHM HF_TOKEN_FILE DASHBOARD_PORT
+
+.PHONY: help setup reproduce-r1v images image-cpu image-gpu dashboard doctor test test-unit test-recipes test-containers \
+	test-all lint locks clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,13 +39,15 @@ reproduce-r1v: $(READY) ## run R1-V to its verdict and report (here: the miniatu
 
 test: lint test-unit test-recipes ## lint, unit tests, the R1-V miniature end to end
 
-test-all: lint test-unit ## all tests: adds the miniature's other code era
+test-all: lint test-unit test-containers ## all tests: adds containers and the miniature's other code era
 	$(VENV)/bin/pytest tests/recipes
 
-lint: $(READY) ## ruff and mypy (strict)
+lint: $(READY) ## ruff, mypy (strict), hadolint, compose-lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/hadolint docker/*.Dockerfile
+	$(VENV)/bin/compose-lint --fail-on high compose.yaml docker/compose.gpu.yaml
 
 test-unit: $(READY) ## unit tests, under 90 seconds
 	$(VENV)/bin/pytest tests/unit
@@ -43,26 +55,46 @@ test-unit: $(READY) ## unit tests, under 90 seconds
 test-recipes: $(READY) ## the miniature end to end against its reference rows
 	$(VENV)/bin/pytest tests/recipes -m "not whole"
 
+test-containers: $(READY) ## containers, against the engine that DOCKER_HOST or the default socket names
+	$(VENV)/bin/pytest tests/containers
+
+images: image-cpu image-gpu ## build both images
+
+image-cpu: $(READY) ## build the image of the miniatures
+	@$(R1MM) image cpu
+
+image-gpu: $(READY) ## build the image of the full recipes (CUDA, vLLM, deepspeed)
+	@$(R1MM) image trainer
+
+dashboard: $(READY) ## curves of all runs in a browser, on 127.0.0.1:6006 (DASHBOARD_PORT=)
+	@$(R1MM) dashboard --runs $(RUNS) --launch $(if $(filter compose,$(LAUNCH)),compose,local)
+
 setup: $(READY) ## create .venv from the locks
 
 # The stamp is written last: a set-up that was cut short is done again.
-$(READY): $(LOCKS)/bootstrap.txt $(LOCKS)/cpu.txt pyproject.toml
+$(READY): $(LOCKS)/bootstrap.txt $(LOCKS)/cpu.txt $(LOCKS)/dev.txt pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "r1mm needs Python 3.11 or 3.12; found: $$(python3 --version 2>&1 || true). Install one, or say which: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 2; fi
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 12) or sys.exit("r1mm needs Python 3.11 or 3.12; $(PYTHON) is %d.%d. Say which to use: make PYTHON=/path/to/python3.12" % v)'
 	@echo "set-up: $(VENV) with $$("$(PYTHON)" --version), packages by hash from $(LOCKS)/cpu.txt (about 5 GB, once)"
 	@rm -rf $(VENV)
 	@"$(PYTHON)" -m venv $(VENV) || { echo "$(PYTHON) cannot create a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install --quiet --require-hashes -r $(LOCKS)/bootstrap.txt
-	@$(UV) pip install --quiet --python $(VENV)/bin/python --compile-bytecode --require-hashes -r $(LOCKS)/cpu.txt
+	@$(UV) pip install --quiet --python $(VENV)/bin/python --compile-bytecode --require-hashes -r $(LOCKS)/cpu.txt -r $(LOCKS)/dev.txt
 	@$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 locks: $(READY) ## resolve docker/locks/*.txt again from pyproject.toml
-	$(UV) pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --custom-compile-command "make locks" -o $(LOCKS)/cpu.txt
-	echo "uv" | $(UV) pip compile - --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o $(LOCKS)/bootstrap.txt
+	$(RESOLVE) pyproject.toml -o $(LOCKS)/cpu.txt
+	$(RESOLVE) pyproject.toml --extra gpu -o $(LOCKS)/gpu.txt
+	$(RESOLVE) --group dev --constraints $(LOCKS)/cpu.txt -o $(LOCKS)/dev.txt
+	$(RESOLVE) --group bootstrap -o $(LOCKS)/bootstrap.txt
+	$(RESOLVE) --group sbom -o $(LOCKS)/sbom.txt
+	$(RESOLVE) --group build -o $(LOCKS)/build.txt
 
 doctor: $(READY) ## check that this machine can run it
-	@$(R1MM) doctor --runs $(RUNS)
+	@$(R1MM) doctor --runs $(RUNS) --launch $(LAUNCH) $(if $(GPUS),--gpus $(GPUS))
 
-clean: ## remove .venv and caches; runs are kept
+clean: ## remove .venv, caches and the images built here; runs are kept
+	@if docker version >/dev/null 2>&1; then \
+		docker image ls --quiet --filter label=r1mm.lock.sha256 | sort -u | xargs --no-run-if-empty docker image rm --force; fi
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,8 +27,11 @@ whether it reproduces.
   r1mm reproduce r1v-mini               run it: data, base model, GRPO, evaluation, verdict, report
   r1mm reproduce r1v-mini --variant all --seed 2
                                         all code eras from one base model, side by side
-  r1mm verdict runs/r1v-mini/images-fixed-seed1
-                                        judge the stored outputs again, without generating
+  r1mm reproduce r1v-mini --launch compose
+                                        the same in a container, from an image built of this tree
+  r1mm verify runs/r1v-mini/images-fixed-seed1
+                                        is every file what was recorded, would this tree make the same?
+  r1mm doctor                           can this machine run it, and what to do where it cannot
 
 {EXIT_STATUSES}"""
 
@@ -83,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "generations/, and manifest.json with versions and checksums.\n\n" + EXIT_STATUSES,
     )
     which_job(reproduce)
+    _launch_options(reproduce)
     reproduce.add_argument(
         "--fresh", action="store_true", help="start anew; directories in the way are moved aside, never deleted"
     )
@@ -120,12 +125,64 @@ def _parser() -> argparse.ArgumentParser:
     recipes.add_argument("recipe", nargs="?", help="check only this recipe (name or folder); default: all")
 
     doctor = verb(
-        "doctor", _doctor, "check that this machine can run what is asked, and say what to do where it cannot"
+        "doctor",
+        _doctor,
+        "check that this machine can run what is asked, and say what to do where it cannot",
+        "ok: good; no: the run asked for cannot start; --: not good, but that run does not need it.\n"
+        "Exit status 1 when a line says no.",
     )
     doctor.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of the run directories (default ./runs)"
     )
+    doctor.add_argument(
+        "--gpus", type=_whole_number, default=0, help="GPUs of the run asked for (default 0: a miniature)"
+    )
+    _launch_options(doctor)
+
+    verify = verb(
+        "verify",
+        _verify,
+        "check a run's every file against its checksum, and compare tree, packages and image with those of then",
+        "exit status: 0 whole and the same, 3 whole but something differs, 1 damaged",
+    )
+    verify.add_argument("run_folder", metavar="RUN", type=Path, help="run directory")
+
+    image = verb(
+        "image",
+        _image,
+        "build an image from this tree: cpu (miniatures) or trainer (CUDA, full recipes)",
+        "From the environment: BASE_IMAGE=NAME@sha256:... another base; CA_BUNDLE=FILE certificates of a proxy that\n"
+        "inspects TLS; WHEELS=DIR packages to take from a folder.",
+    )
+    image.add_argument("kind", choices=("cpu", "trainer"), help="which image")
+
+    dashboard = verb(
+        "dashboard",
+        _dashboard,
+        "show the curves of all runs in a browser (TensorBoard), until Ctrl-C",
+        "On this machine's loopback only.  DASHBOARD_PORT: another port than 6006.",
+    )
+    dashboard.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of the run directories (default ./runs)"
+    )
+    dashboard.add_argument(
+        "--launch", choices=("local", "compose"), default="local", help="where it runs (default local)"
+    )
+
+    facts = verb("facts", _facts, "print what a run here would record of code, packages, machine and image")
+    facts.add_argument("--gpus", action="store_true", help="also ask torch which GPUs it can use")
     return parser
+
+
+def _launch_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--launch",
+        choices=("auto", "local", "compose"),
+        default="auto",
+        help="where stages run: local processes, containers through docker compose, or auto (containers where the "
+        "recipe needs GPUs and an engine answers)",
+    )
+    made.add_argument("--image", help="run in this image, which the engine holds, instead of building one")
 
 
 def _job(options: argparse.Namespace, variant: str | None) -> "Job":
@@ -144,7 +201,10 @@ def _say(text: str) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from r1mm.pipeline import Outcome, reproduce, write_comparison
+    from r1mm.doctor import preflight
+    from r1mm.launch.choose import decide, open_place
+    from r1mm.pipeline import Outcome, reproduce, wanted_gpus, write_comparison
+    from r1mm.processes import terminated_by_signal
     from r1mm.recipe_files import find_recipe, load_recipe
     from r1mm.terminal import exit_status, print_comparison, print_verdict, severity
 
@@ -152,10 +212,16 @@ def _reproduce(options: argparse.Namespace) -> int:
     if options.variant == "all":
         variants = [*load_recipe(find_recipe(options.recipe) / "recipe.yaml").variants]
     jobs = [_job(options, variant) for variant in variants]
+    gpus = wanted_gpus(jobs[0])
+    launch, reason = decide(options.launch, wanted_gpus=gpus, image=options.image)
+    _say(f"launch: {launch} ({reason})")
     outcomes: list[Outcome] = []
-    for job in jobs:
-        _say(f"{job.recipe.name}, variant {job.resolved.variant}, seed {job.seed}: {job.folder('run')}")
-        outcomes.append(reproduce(job, fresh=options.fresh, say=_say))
+    with terminated_by_signal():
+        preflight(launch=launch, wanted_gpus=gpus)
+        place = open_place(launch, runs=jobs[0].runs, wanted_gpus=gpus, image=options.image, say=_say)
+        for job in jobs:
+            _say(f"{job.recipe.name}, variant {job.resolved.variant}, seed {job.seed}: {job.folder('run')}")
+            outcomes.append(reproduce(job, place, fresh=options.fresh, say=_say))
     page = write_comparison(jobs) if options.variant == "all" else outcomes[0].root / "report.html"
     verdicts = [outcome.verdict for outcome in outcomes]
     if options.json:
@@ -251,18 +317,60 @@ def _doctor(options: argparse.Namespace) -> int:
     from r1mm.doctor import checks
     from r1mm.terminal import print_checks
 
-    found = checks(options.runs)
+    found = checks(options.runs, launch=options.launch, wanted_gpus=options.gpus, image=options.image)
     if options.json:
         _print_json([check.as_dict() for check in found])
     else:
         print_checks(found)
-    return 0 if all(check.good for check in found) else 1
+    return 1 if any(check.fails for check in found) else 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from r1mm.terminal import print_findings
+    from r1mm.verify import verify
+
+    found = verify(options.run_folder)
+    if options.json:
+        _print_json([finding.as_dict() for finding in found])
+    else:
+        print_findings(found)
+    states = {finding.state for finding in found}
+    return 1 if "damaged" in states else 3 if "differs" in states else 0
+
+
+def _image(options: argparse.Namespace) -> int:
+    from r1mm.doctor import preflight
+    from r1mm.launch.images import build
+
+    preflight(launch="compose", wanted_gpus=0)
+    image = build(options.kind, _say)
+    if options.json:
+        _print_json(image.as_dict())
+    else:
+        print(image.id)
+    return 0
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    from r1mm.launch.dashboard import serve
+
+    return serve(options.runs.resolve(), options.launch, _say)
+
+
+def _facts(options: argparse.Namespace) -> int:
+    from r1mm.gpus import cuda_facts
+    from r1mm.manifest import code_version, surroundings
+
+    found = {"code": code_version(["."]), **surroundings(), **({"cuda": cuda_facts()} if options.gpus else {})}
+    _print_json(found)
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit status."""
     options = _parser().parse_args(arguments)
     from r1mm.errors import BadInput, StageFailed
+    from r1mm.processes import Terminated
 
     try:
         status: int = options.run(options)
@@ -273,9 +381,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StageFailed as error:
         print(f"r1mm: failed: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as stopped:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the way out is short, and a second Ctrl-C would only litter it
         print("r1mm: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stopped, Terminated) else 130
     except BrokenPipeError:
         # The reader of our output has gone (`r1mm ... | head`); nothing more can be said.
         with contextlib.suppress(OSError):

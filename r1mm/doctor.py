@@ -1,109 +1,310 @@
-"""Can this machine run a recipe?  Each check says what it saw, and what to do where it is not good."""
+"""Can this machine run a recipe?  Each check says what it saw, and what to do where it is not good.
 
+A check that the asked-for run does not need is shown, but fails nothing.
+"""
+
+import email.utils
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from r1mm.manifest import LOCK, gpus, machine
+from r1mm.errors import BadInput, StageFailed
+from r1mm.gpus import MINIMUM_CAPABILITY, MINIMUM_DRIVER, gpus
+from r1mm.manifest import LOCKS, machine
 from r1mm.pipeline import NEEDED_BYTES
 
 _MINIATURE_MEMORY_GB = 4
+_GPU_MEMORY_GB = 40  # Qwen2-VL-2B with its reference model, optimizer state and 8 completions, in bf16
+_SHM_GB = 1
+_CLOCK_SECONDS = 300
+_WITHOUT_CONTAINERS = "or run without containers: --launch local (make: LAUNCH=local)"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, what was seen, and what to do when it is not good."""
+    """One check: its name, what was seen, what to do when it is not good, and whether the run depends on it."""
 
     name: str
     good: bool
     seen: str
     remedy: str = ""
+    needed: bool = True
+
+    @property
+    def fails(self) -> bool:
+        """Whether the run cannot be started like this."""
+        return self.needed and not self.good
 
     def as_dict(self) -> dict[str, Any]:
         """The check as JSON."""
         return asdict(self)
 
 
-def _locked_versions() -> dict[str, list[str]]:
+def _locked_versions(lock: Path) -> dict[str, list[str]]:
     """Every pinned version by package; a package may be pinned once per Python version."""
     pins: dict[str, list[str]] = {}
-    for line in LOCK.read_text().splitlines():
+    for line in lock.read_text().splitlines():
         if line and not line.startswith((" ", "#")):
             name, _, version = line.split(" ", 1)[0].partition("==")
             pins.setdefault(name, []).append(version)
     return pins
 
 
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _packages() -> Check:
-    if not LOCK.is_file():
-        return Check("packages", False, f"no lock file at {LOCK}", "run r1mm from a clone of its repository")
+    lock = next((path for path in LOCKS if path.is_file()), None)
+    if lock is None:
+        return Check("packages", False, f"no lock file at {LOCKS[0]}", "run r1mm from a clone of its repository")
     wrong = []
-    for name, versions in _locked_versions().items():
-        try:
-            installed = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue  # pinned for another platform or Python version
-        if installed not in versions:
+    for name, versions in _locked_versions(lock).items():
+        installed = _installed(name)  # None: pinned for another platform or Python version
+        if installed is not None and installed not in versions:
             wrong.append(f"{name} {installed} (locked {' or '.join(versions)})")
-    missing = [name for name in ("torch", "transformers", "trl", "datasets") if _is_missing(name)]
-    seen = "; ".join([*wrong, *(f"{name} is not installed" for name in missing)]) or "as locked"
+    missing = [name for name in ("torch", "transformers", "trl", "datasets") if _installed(name) is None]
+    seen = "; ".join([*wrong, *(f"{name} is not installed" for name in missing)]) or f"as locked in {lock.name}"
     return Check("packages", not wrong and not missing, seen, "run `make setup`")
 
 
-def _is_missing(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return True
-    return False
-
-
-def checks(runs: Path) -> list[Check]:
-    """All checks for runs below `runs`."""
-    place = runs.resolve()
+def _standing(folder: Path) -> Path:
+    """`folder`, or the nearest folder above it that exists."""
+    place = folder.resolve()
     while not place.exists():
         place = place.parent
+    return place
+
+
+def machine_checks(runs: Path) -> Iterator[Check]:
+    """What every run needs of this machine."""
+    place = _standing(runs)
     facts = machine()
     free = shutil.disk_usage(place).free
     memory = psutil.virtual_memory().available / 2**30
+    cores = facts["cpu"]["cores"]
+    yield Check(
+        "python",
+        (3, 11) <= sys.version_info[:2] <= (3, 12),
+        facts["python"],
+        "use Python 3.11 or 3.12: make PYTHON=python3.12 setup",
+    )
+    yield _packages()
+    yield Check("cores", cores >= 2, f"{cores} x {facts['cpu']['model']}", "slow below 2 cores")
+    yield Check(
+        "memory",
+        memory >= _MINIATURE_MEMORY_GB,
+        f"{memory:.1f} GB available",
+        f"free some: a miniature needs {_MINIATURE_MEMORY_GB} GB",
+    )
+    yield Check(
+        "disk",
+        free >= NEEDED_BYTES,
+        f"{free / 1e9:.1f} GB free at {place}",
+        f"a run needs {NEEDED_BYTES / 1e9:.1f} GB with its checkpoints; free some space or choose another --runs",
+    )
+    yield Check(
+        "write permission",
+        os.access(place, os.W_OK | os.X_OK),
+        str(place),
+        "choose a folder you may write, with --runs",
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def gpu_checks(wanted: int, *, launch: str) -> Iterator[Check]:
+    """What a run on `wanted` GPUs needs of this host."""
     cards = gpus()
-    return [
-        Check(
-            "python",
-            (3, 11) <= sys.version_info[:2] <= (3, 12),
-            facts["python"],
-            "use Python 3.11 or 3.12: make PYTHON=python3.12 setup",
-        ),
-        _packages(),
-        Check(
-            "cores",
-            facts["cpu"]["cores"] >= 2,
-            f"{facts['cpu']['cores']} x {facts['cpu']['model']}",
-            "slow below 2 cores",
-        ),
-        Check(
-            "memory",
-            memory >= _MINIATURE_MEMORY_GB,
-            f"{memory:.1f} GB available",
-            f"free some: a miniature needs {_MINIATURE_MEMORY_GB} GB",
-        ),
-        Check(
-            "disk",
-            free >= NEEDED_BYTES,
-            f"{free / 1e9:.1f} GB free at {place}",
-            f"a run needs {NEEDED_BYTES / 1e9:.1f} GB; free some space or choose another --runs",
-        ),
-        Check(
-            "write permission",
-            os.access(place, os.W_OK | os.X_OK),
-            str(place),
-            "choose a folder you may write, with --runs",
-        ),
-        Check("gpu", True, ", ".join(card["name"] for card in cards) or "none: only miniatures run here"),
-    ]
+    if not cards:
+        yield Check("gpus", wanted == 0, "none: only miniatures run here", f"use a host with {wanted} NVIDIA GPUs")
+        return
+    names = ", ".join(sorted({card["name"] for card in cards}))
+    yield Check("gpus", len(cards) >= wanted, f"{len(cards)} x {names}", f"the run needs {wanted}")
+    least = min(card["memory_gb"] for card in cards)
+    yield Check(
+        "gpu memory",
+        least >= _GPU_MEMORY_GB,
+        f"{least} GB on the smallest",
+        f"a 2B recipe needs about {_GPU_MEMORY_GB} GB on each GPU",
+        needed=wanted > 0,
+    )
+    capability = min((card["compute_capability"] for card in cards), key=_numbers)
+    yield Check(
+        "compute capability",
+        _numbers(capability) >= MINIMUM_CAPABILITY,
+        capability,
+        f"CUDA 13 compiles for {'.'.join(map(str, MINIMUM_CAPABILITY))} and later",
+        needed=wanted > 0,
+    )
+    driver = cards[0]["driver"]
+    yield Check(
+        "driver",
+        _numbers(driver)[:1] >= (MINIMUM_DRIVER,),
+        driver,
+        f"CUDA 13 needs NVIDIA driver {MINIMUM_DRIVER} or newer on the host",
+        needed=wanted > 0,
+    )
+    if launch == "local" and Path("/dev/shm").is_dir():
+        shm = shutil.disk_usage("/dev/shm").total / 2**30
+        yield Check(
+            "shared memory",
+            shm >= _SHM_GB,
+            f"{shm:.1f} GB at /dev/shm",
+            "NCCL passes tensors through it: enlarge it (mount -o remount,size=16g /dev/shm)",
+            needed=wanted > 1,
+        )
+
+
+def engine_checks(wanted_gpus: int, *, needed: bool) -> Iterator[Check]:
+    """What a run in containers needs of the engine.  Nothing is built or pulled for it."""
+    from r1mm.launch.engine import OLDEST, find_engine, gives_gpus, too_old
+    from r1mm.launch.images import IMAGES
+
+    try:
+        engine = find_engine()
+    except (BadInput, StageFailed) as error:
+        yield Check("engine", False, str(error), f"start one, {_WITHOUT_CONTAINERS}", needed)
+        return
+    for name, oldest in OLDEST.items():
+        version = getattr(engine, name)
+        wanted = ".".join(map(str, oldest))
+        yield Check(
+            name,
+            not too_old(name, version),
+            f"{version}{f' on {engine.operating_system}' if name == 'engine' else ''}",
+            f"{name} {wanted} or newer is needed: update Docker and its plugins, {_WITHOUT_CONTAINERS}",
+            needed,
+        )
+    kind = "trainer" if wanted_gpus else "cpu"
+    if Path(engine.root).is_dir():
+        free, room = shutil.disk_usage(engine.root).free, IMAGES[kind].needed_bytes
+        yield Check(
+            "engine's disk",
+            free >= room,
+            f"{free / 1e9:.1f} GB free at {engine.root}",
+            f"building image {IMAGES[kind].tag} takes up to {room / 1e9:.0f} GB; free some (docker system prune), or "
+            "name a prebuilt one with --image",
+            needed=False,  # of no matter where the image is built already
+        )
+    if wanted_gpus:
+        try:
+            given, said = gives_gpus()
+        except (BadInput, StageFailed) as error:
+            given, said = False, str(error)
+        yield Check(
+            "gpu runtime",
+            given,
+            "the engine hands GPUs to containers" if given else f"the engine hands out no GPUs ({said})",
+            "install the NVIDIA Container Toolkit, then: nvidia-ctk runtime configure --runtime=docker, and restart "
+            "the engine",
+            needed,
+        )
+
+
+def image_checks(wanted_gpus: int, image: str | None) -> Iterator[Check]:
+    """Whether a container of the trainer image sees the GPUs: the probe that only an image can make."""
+    from r1mm.launch.compose import facts_of
+    from r1mm.launch.engine import client
+    from r1mm.launch.images import IMAGES, held
+
+    name = image or IMAGES["trainer"].tag
+    found = held(client(), name)
+    if found is None:
+        yield Check("gpus in a container", False, f"image {name} is not built yet", "make image-gpu", needed=False)
+        return
+    try:
+        seen = facts_of(found, gpus=True)["cuda"]
+    except (BadInput, StageFailed) as error:
+        yield Check("gpus in a container", False, str(error), "see the line above about the GPU runtime")
+        return
+    reason = f" ({seen['reason']})" if seen["reason"] else ""
+    yield Check(
+        "gpus in a container",
+        seen["gpus"] >= wanted_gpus,
+        f"{seen['gpus']}{reason}, CUDA {seen['version']}",
+        f"the run needs {wanted_gpus}; compare with nvidia-smi on the host",
+    )
+
+
+def hub_checks(*, needed: bool) -> Iterator[Check]:
+    """Whether the hub can be reached, with which token, and whether the clocks agree (TLS and tokens depend on it)."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    date: str | None = None
+    try:
+        request = urllib.request.Request(f"{endpoint}/api/whoami-v2", method="HEAD")
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            date = answer.headers.get("Date")
+        reason = ""
+    except urllib.error.HTTPError as error:
+        # 401 without a token is an answer too.
+        date, reason = error.headers.get("Date"), "" if error.code in (401, 403, 404, 405) else f"status {error.code}"
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "reason", error))
+    yield Check(
+        "hub",
+        not reason,
+        endpoint if not reason else f"{endpoint} does not answer ({reason})",
+        "full recipes load models and data from it: check the network, or serve it elsewhere with HF_ENDPOINT",
+        needed,
+    )
+    text = os.environ.get("HF_TOKEN_FILE")
+    good = text is None or (Path(text).is_file() and Path(text).stat().st_size > 0)
+    yield Check(
+        "token",
+        good,
+        "none: public models and data only"
+        if text is None
+        else f"HF_TOKEN_FILE={text}{'' if good else ', no such file'}",
+        "write the hub's token into that file, or unset HF_TOKEN_FILE",
+        needed,
+    )
+    if date is not None:
+        apart = abs(time.time() - email.utils.parsedate_to_datetime(date).timestamp())
+        yield Check(
+            "clock",
+            apart <= _CLOCK_SECONDS,
+            f"{apart:.0f} s from the hub's",
+            "set the clock: certificates and tokens are refused otherwise",
+            needed,
+        )
+
+
+def checks(runs: Path, *, launch: str, wanted_gpus: int, image: str | None = None) -> list[Check]:
+    """All checks; those that a run at `launch` on `wanted_gpus` GPUs (0: a miniature) depends on are marked needed."""
+    in_containers = launch == "compose" or (launch == "auto" and wanted_gpus > 0)
+    found = [*machine_checks(runs), *gpu_checks(wanted_gpus, launch=launch)]
+    found += engine_checks(wanted_gpus, needed=in_containers)
+    if wanted_gpus and in_containers and all(check.good for check in found if check.name == "gpu runtime"):
+        found += image_checks(wanted_gpus, image)
+    return [*found, *hub_checks(needed=wanted_gpus > 0)]
+
+
+def preflight(*, launch: str, wanted_gpus: int) -> None:
+    """Check what a run needs before it spends anything.  BadInput names every check that fails, with what to do."""
+    needed: list[Check] = []
+    if launch == "compose":
+        needed += engine_checks(wanted_gpus, needed=True)
+    if wanted_gpus:
+        # In containers the job itself asserts what it sees; the host may show less than its engine hands out.
+        needed += (replace(check, needed=launch == "local") for check in gpu_checks(wanted_gpus, launch=launch))
+        needed += hub_checks(needed=False)
+    failing = [check for check in needed if check.fails]
+    if failing:
+        lines = "; ".join(f"{check.name}: {check.seen} -> {check.remedy}" for check in failing)
+        raise BadInput(lines)

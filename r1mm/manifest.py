@@ -13,12 +13,17 @@ from typing import Any
 
 import psutil
 
+from r1mm.gpus import gpus
 from r1mm.recipe import digest
 from r1mm.rundir import sha256_file
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
-LOCK = ROOT / "docker" / "locks" / "cpu.txt"
+# The lock of this place: an image holds its own alone, a clone holds all and is set up from the first.
+LOCKS = tuple(ROOT / "docker" / "locks" / name for name in ("cpu.txt", "gpu.txt"))
+# The bill of materials that an image is built with.
+SBOM = ROOT / "sbom.cdx.json"
+IMAGE_VARIABLE = "R1MM_IMAGE"
 
 # The packages whose version can change a number.
 NUMERIC_PACKAGES = (
@@ -73,19 +78,6 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def gpus() -> list[dict[str, Any]]:
-    """Name, memory in GiB and driver of each NVIDIA GPU, by nvidia-smi; empty without one."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
-    try:
-        lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in lines if line.strip()]
-    return [
-        {"name": name, "memory_gb": round(int(memory) / 1024, 1), "driver": driver} for name, memory, driver in rows
-    ]
-
-
 def machine() -> dict[str, Any]:
     """The machine as far as it bears on times and numbers."""
     return {
@@ -97,12 +89,20 @@ def machine() -> dict[str, Any]:
     }
 
 
+def image_id() -> str | None:
+    """The id of the container image that this process runs in, as the launcher named it; None outside of one."""
+    return os.environ.get(IMAGE_VARIABLE)
+
+
 def surroundings() -> dict[str, Any]:
-    """The part of a manifest that does not depend on the run.  `image` is the container image's digest, if any."""
+    """The part of a manifest that does not depend on the run: what this process runs in."""
+    lock = next((path for path in LOCKS if path.is_file()), None)
     return {
         "git": git_state(),
-        "lock_sha256": sha256_file(LOCK) if LOCK.is_file() else None,
+        "lock": lock.name if lock else None,
+        "lock_sha256": sha256_file(lock) if lock else None,
+        "sbom_sha256": sha256_file(SBOM) if SBOM.is_file() else None,
         "packages": package_versions(),
         **machine(),
-        "image": os.environ.get("R1MM_IMAGE"),
+        "image": image_id(),
     }

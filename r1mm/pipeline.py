@@ -1,6 +1,7 @@
 """The stages of a run in order: what is done, what goes on from where it was, what may not be mixed."""
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import itertools
@@ -8,13 +9,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from r1mm.errors import BadInput, StageFailed
-from r1mm.launch.local import run_stage
+from r1mm.gpus import require_promised
+from r1mm.launch.place import Place, Say, StageCall
 from r1mm.manifest import surroundings
 from r1mm.recipe import digest, resolve
 from r1mm.recipe_files import RECIPES, find_recipe, load_expected, load_recipe
@@ -45,7 +47,6 @@ from r1mm.stages import (
 
 # Rendered sets, checkpoints with optimizer state, generations and pages of one miniature run, with room to spare.
 NEEDED_BYTES = 1_000_000_000
-Say = Callable[[str], None]
 
 
 def make_job(recipe: str, variant: str | None, seed: int, base_seed: int | None, runs: Path) -> Job:
@@ -62,7 +63,8 @@ def make_job(recipe: str, variant: str | None, seed: int, base_seed: int | None,
     )
 
 
-def _read_manifest(root: Path) -> dict[str, Any]:
+def read_manifest(root: Path) -> dict[str, Any]:
+    """The manifest of a run directory.  BadInput when it is none, or the manifest is damaged."""
     path = root / "manifest.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -77,7 +79,7 @@ def _read_manifest(root: Path) -> dict[str, Any]:
 
 def job_of(root: Path) -> Job:
     """The job whose run directory `root` is.  BadInput when it is none, or the recipe has changed its variants."""
-    manifest = _read_manifest(root)
+    manifest = read_manifest(root)
     missing = [key for key in ("recipe_folder", "variant", "seed", "base_seed") if key not in manifest]
     if missing:
         raise BadInput(f"{root}/manifest.json has no {missing[0]!r}; give the directory of one variant and seed")
@@ -96,7 +98,7 @@ def _check_identity(job: Job, home: Home) -> None:
         if root.is_dir() and any(root.iterdir()):
             raise BadInput(f"{root} exists but is no run directory (it has no manifest.json); choose another --runs")
         return
-    manifest = _read_manifest(root)
+    manifest = read_manifest(root)
     for key, value in job.identity(home).items():
         if manifest.get(key) != value:
             raise BadInput(
@@ -173,12 +175,12 @@ def _recipe_reference(job: Job) -> str:
     return job.recipe.name if job.recipe_folder.parent == RECIPES else str(job.recipe_folder)
 
 
-def _update_manifest(job: Job, home: Home) -> None:
-    """Write a home's manifest anew after a stage of it ran here, or before its first."""
+def _update_manifest(job: Job, home: Home, around: dict[str, Any]) -> None:
+    """Write a home's manifest anew after a stage of it ran in surroundings `around`, or before its first."""
     root = job.folder(home)
     path = root / "manifest.json"
-    manifest: dict[str, Any] = _read_manifest(root) if path.is_file() else {"created": _now()}
-    manifest |= job.identity(home) | {"recipe_folder": _recipe_reference(job)} | surroundings()
+    manifest: dict[str, Any] = read_manifest(root) if path.is_file() else {"created": _now()}
+    manifest |= job.identity(home) | {"recipe_folder": _recipe_reference(job)} | around
     manifest |= {"threads": job.recipe.threads.value, "stages": {}, "assets": {}}
     for stage in job.recipe.stages:
         record = read_record(job.folder(STAGE_TABLE[stage].home), stage)
@@ -187,6 +189,7 @@ def _update_manifest(job: Job, home: Home) -> None:
         manifest["stages"][stage] = {
             "seconds": record.seconds,
             "started": record.started,
+            "image": record.image,
             "code": record.code,
             "inputs": digest(record.inputs),
             "content": record.content(),
@@ -241,6 +244,7 @@ def _drop_checkpoints(job: Job, stage: str) -> None:
 
 def run_one_stage(job: Job, stage: str) -> None:
     """Run a stage in this process and record it.  The caller holds the locks.  Raises BadInput or StageFailed."""
+    require_promised()
     entry = STAGE_TABLE[stage]
     root = job.folder(entry.home)
     code, inputs = entry.code(), expected_inputs(job, stage)
@@ -279,9 +283,9 @@ def run_stage_alone(job: Job, stage: str) -> None:
     expected_inputs(job, stage)
     _refuse_foreign_start(job, stage)
     with all_locked(job):
-        _update_manifest(job, home)
+        _update_manifest(job, home, surroundings())
         run_one_stage(job, stage)
-        _update_manifest(job, home)
+        _update_manifest(job, home, surroundings())
 
 
 @dataclass(frozen=True)
@@ -292,20 +296,33 @@ class Outcome:
     verdict: dict[str, Any]
 
 
-def stage_arguments(job: Job, stage: str) -> list[str]:
-    """The arguments of `r1mm stage` that run one stage of this job, whose locks the caller holds."""
-    return [
-        *(stage, _recipe_reference(job), "--locks-held", "--variant", job.resolved.variant),
-        *("--seed", str(job.seed), "--base-seed", str(job.base_seed), "--runs", str(job.runs)),
-    ]
+def wanted_gpus(job: Job) -> int:
+    """How many GPUs a job needs: none for a miniature, which is a CPU's also where there are some."""
+    return 0 if job.recipe.size == "miniature" else job.recipe.devices
 
 
-def reproduce(job: Job, *, fresh: bool, say: Say) -> Outcome:
-    """Run every stage that is not done, each in a process of its own, to the verdict and the report.
+def _call(job: Job, stage: str) -> StageCall:
+    return StageCall(
+        stage=stage,
+        recipe=_recipe_reference(job),
+        recipe_name=job.recipe.name,
+        variant=job.resolved.variant,
+        seed=job.seed,
+        base_seed=job.base_seed,
+        runs=job.runs,
+        threads=job.recipe.threads.value,
+        offline=job.recipe.size == "miniature",
+    )
+
+
+def reproduce(job: Job, place: Place, *, fresh: bool, say: Say) -> Outcome:
+    """Run every stage that is not done, each in a process of its own at `place`, to the verdict and the report.
 
     Raises BadInput before anything is written when the directory belongs to something else or is damaged, and
     StageFailed when a stage does not finish; the same call then goes on from there.
     """
+    around = place.surroundings()
+    job = dataclasses.replace(job, packages=digest(around["packages"]))
     _check_space(job)
     with all_locked(job):
         if fresh:
@@ -316,7 +333,7 @@ def reproduce(job: Job, *, fresh: bool, say: Say) -> Outcome:
         done = set(itertools.takewhile(functools.partial(is_done, job), job.recipe.stages))
         for home in HOMES:
             if not (job.folder(home) / "manifest.json").is_file():
-                _update_manifest(job, home)
+                _update_manifest(job, home, around)
         write_json(job.folder("run") / "recipe.json", job.resolved.model_dump(mode="json"))
         for number, stage in enumerate(job.recipe.stages, 1):
             head = f"[{number}/{len(job.recipe.stages)}] {stage}"
@@ -325,14 +342,12 @@ def reproduce(job: Job, *, fresh: bool, say: Say) -> Outcome:
                 _drop_checkpoints(job, stage)  # a kill may have come between record and removal
                 continue
             say(head)
-            status = run_stage(
-                stage_arguments(job, stage), threads=job.recipe.threads.value, offline=job.recipe.size == "miniature"
-            )
+            status = place.run_stage(_call(job, stage))
             if status == 2:
                 raise BadInput(f"stage {stage} refused its input (see above)")
             if status != 0:
                 raise StageFailed(f"stage {stage} ended with status {status}; the same command goes on from there")
-            _update_manifest(job, STAGE_TABLE[stage].home)
+            _update_manifest(job, STAGE_TABLE[stage].home, around)
     return finished(job.folder("run"))
 
 
@@ -358,7 +373,7 @@ def redo(root: Path, stage: str) -> Outcome:
     _check_identity(job, "run")
     with all_locked(job):
         run_one_stage(job, stage)
-        _update_manifest(job, "run")
+        _update_manifest(job, "run", {})  # what the numbers were made with stays as it is
     return finished(job.folder("run"))
 
 

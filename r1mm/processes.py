@@ -1,9 +1,11 @@
-"""Child processes that do not outlive their parent."""
+"""Child processes that do not outlive their parent, and a parent that ends them in order."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from multiprocessing.connection import wait
 
 
@@ -21,3 +23,21 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="die with parent", daemon=True).start()
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived.  A BaseException, so that it unwinds as KeyboardInterrupt does."""
+
+
+@contextlib.contextmanager
+def terminated_by_signal() -> Iterator[None]:
+    """Within the block SIGTERM raises Terminated, so that what was started can be ended in order."""
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -29,7 +29,10 @@ class FileStamp(BaseModel):
 
 
 class StageRecord(BaseModel):
-    """Proof that a stage is done: `inputs` by name, `outputs` by path relative to the run directory."""
+    """Proof that a stage is done: `inputs` by name, `outputs` by path relative to the run directory.
+
+    `image` is the id of the container image it ran in, None outside of containers.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     stage: str
@@ -38,6 +41,7 @@ class StageRecord(BaseModel):
     outputs: dict[str, FileStamp]
     started: str
     seconds: float
+    image: str | None = None
     checksum: str = ""
 
     def own_checksum(self) -> str:

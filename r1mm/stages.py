@@ -3,12 +3,12 @@
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from r1mm.errors import BadInput
-from r1mm.manifest import code_version, packages_digest
+from r1mm.manifest import code_version, image_id, packages_digest
 from r1mm.recipe import Condition, Expected, Recipe, Resolved, digest, values
 from r1mm.rundir import (
     FileStamp,
@@ -46,6 +46,7 @@ class Job:
     seed: int
     base_seed: int
     runs: Path
+    packages: str = field(default_factory=packages_digest)  # of the place where the stages run
 
     @property
     def recipe(self) -> Recipe:
@@ -107,7 +108,7 @@ def expected_inputs(job: Job, stage: str) -> dict[str, str]:
     if stage == "verdict":
         inputs["expected"] = digest(job.expected.model_dump(mode="json"))
     if not entry.derived:
-        inputs["packages"] = packages_digest()
+        inputs["packages"] = job.packages
     for need in entry.needs:
         record = read_record(job.folder(STAGE_TABLE[need].home), need)
         if record is None:
@@ -346,6 +347,7 @@ def new_record(
         outputs=outputs,
         started=started,
         seconds=round(seconds, 1),
+        image=image_id(),
     )
 
 

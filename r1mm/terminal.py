@@ -6,11 +6,13 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from r1mm.doctor import Check
 from r1mm.evaluate.counting import Output
 from r1mm.judge.verdict import EXIT_STATUS, WORST_FIRST
+from r1mm.verify import Finding
 
 
 def exit_status(verdict: dict[str, Any]) -> int:
@@ -105,10 +107,25 @@ def score_summary(outputs: Sequence[Output]) -> dict[str, Any]:
 
 
 def print_checks(found: Sequence[Check]) -> None:
-    """One line per check, and what to do where one is not good."""
+    """One line per check, and what to do where one is not good; `--` where the run asked for does not need it."""
     table = Table(show_header=False, box=None)
     for check in found:
-        table.add_row("[green]ok[/green]" if check.good else "[red]no[/red]", check.name, check.seen)
+        mark = "[green]ok[/green]" if check.good else "[red]no[/red]" if check.needed else "[yellow]--[/yellow]"
+        table.add_row(mark, check.name, escape(check.seen))
         if not check.good:
-            table.add_row("", "", f"-> {check.remedy}")
+            table.add_row("", "", escape(f"-> {check.remedy}"))
+    Console().print(table)
+
+
+_COLOURS = {"same": "green", "differs": "yellow", "damaged": "red", "unknown": "cyan"}
+
+
+def print_findings(found: Sequence[Finding]) -> None:
+    """One line per thing compared."""
+    table = Table(show_header=False, box=None)
+    for _ in range(3):
+        table.add_column(overflow="fold")  # digests are cut by nobody
+    for finding in found:
+        colour = _COLOURS[finding.state]
+        table.add_row(f"[{colour}]{finding.state}[/{colour}]", finding.what, escape(finding.words))
     Console().print(table)

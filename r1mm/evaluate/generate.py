@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from tqdm import tqdm
 from transformers import AutoProcessor, GenerationConfig, Qwen2VLForConditionalGeneration
 
 from r1mm.data.counting import solution_count
 from r1mm.data.prompts import conversation
 from r1mm.evaluate.counting import Output, score
+from r1mm.progress import progress_bar
 from r1mm.vision import shorten_vision_tower
 
 
@@ -52,7 +52,7 @@ def generate_outputs(
         pad_token_id=tokenizer.pad_token_id,
     )
     outputs: list[Output] = []
-    with tqdm(total=len(dataset), desc=title, unit="item") as bar, torch.inference_mode():
+    with progress_bar(total=len(dataset), desc=title, unit="item") as bar, torch.inference_mode():
         for start, rows in _batches(dataset, batch_size):
             prompts = [template.format(question=question) for question in rows["problem"]]
             texts = [

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from r1mm.data.counting import Example, write_counting
 from r1mm.data.prompts import QUESTIONS
@@ -16,6 +15,7 @@ from r1mm.mini.language import broken_answer, direct_answer, thinking_answer
 from r1mm.mini.render import encode_png, render
 from r1mm.mini.scenes import CLEVR_LIKE, SUPERCLEVR_LIKE, Scene, World, sample_scene
 from r1mm.processes import die_with_parent
+from r1mm.progress import progress_bar
 from r1mm.recipe import SceneSet
 from r1mm.rundir import write_text
 
@@ -46,7 +46,7 @@ def render_sets(sets: Mapping[str, SceneSet], image_size: int, folder: Path, wor
                 for i, count in enumerate(counts)
             ]
             found = pool.map(_make_item, jobs, chunksize=32)
-            made = list(tqdm(found, total=len(jobs), desc=f"render {name}", unit="img"))
+            made = list(progress_bar(found, total=len(jobs), desc=f"render {name}", unit="img"))
             question = QUESTIONS[settings.question]
             write_counting(folder / f"{name}.parquet", [png for _, png in made], question, counts)
             write_text(folder / f"{name}_scenes.json", json.dumps({"scenes": [scene for scene, _ in made]}))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from torch.utils.tensorboard import SummaryWriter
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -20,8 +20,10 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import TensorBoardCallback
 
 from r1mm.errors import BadInput, StageFailed
+from r1mm.progress import progress_bar
 from r1mm.rundir import FileStamp, explained, files_below, verify_file, write_json, write_jsonl
 
 _SEAL = "sealed.json"
@@ -101,6 +103,8 @@ def train_resumably(trainer: Trainer, folder: Path, metrics: Path, title: str, s
         FiniteGradients(),
         MetricsFile(metrics, resumed),
         Progress(title, shown, resumed),
+        # What `r1mm dashboard` shows; steps that a kill made be done again are drawn once.
+        TensorBoardCallback(SummaryWriter(folder / "tensorboard", purge_step=resumed + 1, flush_secs=10)),
     ):
         trainer.add_callback(callback)
     train_to_the_end(trainer, checkpoint)
@@ -157,11 +161,11 @@ class Progress(TrainerCallback):
 
     def __init__(self, title: str, shown: dict[str, str], resumed_step: int) -> None:
         self.title, self.shown, self.resumed_step = title, shown, resumed_step
-        self.bar: tqdm[Any] | None = None
+        self.bar: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar where training begins."""
-        self.bar = tqdm(total=state.max_steps, initial=self.resumed_step, desc=self.title, unit="step")
+        self.bar = progress_bar(total=state.max_steps, initial=self.resumed_step, desc=self.title, unit="step")
 
     def on_log(
         self,

@@ -51,6 +51,6 @@ def test_doctor_says_what_it_saw(capsys: pytest.CaptureFixture[str], tmp_path: o
     main(["doctor", "--json", "--runs", str(tmp_path)])
     found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
     assert found["python"]["good"]
-    assert found["packages"]["seen"] == "as locked"
+    assert found["packages"]["seen"] == "as locked in cpu.txt"
     assert found["write permission"]["good"]
     assert all(check["good"] or check["remedy"] for check in found.values())

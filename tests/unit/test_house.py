@@ -12,8 +12,8 @@ PACKAGE = ROOT / "r1mm"
 
 # Each room may import only rooms on lower floors (and itself).
 FLOORS = [
-    {"errors", "processes"},
-    {"recipe", "rundir"},
+    {"errors", "processes", "progress"},
+    {"recipe", "rundir", "gpus"},
     {"recipe_files"},
     {"manifest", "vision"},
     {"data"},
@@ -21,7 +21,7 @@ FLOORS = [
     {"launch", "report"},
     {"stages"},
     {"pipeline"},
-    {"doctor"},
+    {"doctor", "verify"},
     {"terminal"},
     {"cli"},
     {"__main__"},

@@ -1,0 +1,51 @@
+# The image of the full recipes: CUDA 13.0 with its compiler, Python 3.12 and the GPU lock (vLLM, deepspeed).
+# Built by `make image-gpu`.  By hand: docker buildx build --load -f docker/trainer.Dockerfile -t r1mm-trainer .
+# Build arguments, secret and wheels as in cpu.Dockerfile.
+ARG BASE_IMAGE=nvidia/cuda:13.0.2-devel-ubuntu24.04@sha256:5dc1bca23d05bd37b011be68ec470c03b403a5da07ec3a86e41af9470e9d0cc6
+
+FROM scratch AS wheels
+
+FROM ${BASE_IMAGE} AS python
+RUN --mount=type=bind,source=docker/install.sh,target=/install.sh /install.sh python && /install.sh user
+
+FROM python AS tools
+RUN --mount=type=secret,id=ca_bundle \
+    --mount=type=bind,source=docker/install.sh,target=/install.sh \
+    --mount=type=bind,source=docker/locks,target=/locks \
+    /install.sh tools /locks gpu.txt
+
+FROM python
+RUN --mount=type=secret,id=ca_bundle \
+    --mount=type=cache,target=/root/.cache/uv \
+    --mount=type=bind,from=wheels,target=/wheels \
+    --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    --mount=type=bind,source=docker/install.sh,target=/install.sh \
+    --mount=type=bind,source=docker/locks/gpu.txt,target=/locks/gpu.txt \
+    --mount=type=bind,source=docker/locks/build.txt,target=/locks/build.txt \
+    /install.sh packages /locks/gpu.txt /locks/build.txt
+COPY --from=tools /opt/tools/sbom.cdx.json /opt/r1mm/sbom.cdx.json
+
+# HOME is where any uid may write; USER and LOGNAME answer for a uid without an entry in /etc/passwd.
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/r1mm PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    HOME=/tmp USER=r1mm LOGNAME=r1mm HF_HOME=/cache/huggingface HF_TOKEN_PATH=/run/secrets/hf_token \
+    TRITON_CACHE_DIR=/cache/triton TORCHINDUCTOR_CACHE_DIR=/cache/inductor VLLM_CACHE_ROOT=/cache/vllm VLLM_NO_USAGE_STATS=1
+
+# What changes with every commit comes last.
+WORKDIR /opt/r1mm
+COPY docker/locks/gpu.txt docker/locks/gpu.txt
+COPY recipes recipes
+COPY r1mm r1mm
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "r1mm"]
+CMD ["--help"]
+
+ARG BASE_IMAGE
+ARG BASE_DIGEST=sha256:5dc1bca23d05bd37b011be68ec470c03b403a5da07ec3a86e41af9470e9d0cc6
+ARG LOCK_SHA256=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="r1mm-trainer" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}" \
+      org.opencontainers.image.base.digest="${BASE_DIGEST}" \
+      r1mm.lock.sha256="${LOCK_SHA256}"
