@@ -26,6 +26,8 @@ RUN --mount=type=secret,id=ca_bundle \
 COPY --from=tools /opt/tools/sbom.cdx.json /opt/r1mm/sbom.cdx.json
 
 # HOME is where any uid may write; USER and LOGNAME answer for a uid without an entry in /etc/passwd.
+# HF_TOKEN_PATH is where compose.yaml mounts the secret: a path, no token.
+# hadolint ignore=DL3064
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/r1mm PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     HOME=/tmp USER=r1mm LOGNAME=r1mm HF_HOME=/cache/huggingface HF_TOKEN_PATH=/run/secrets/hf_token \
     TRITON_CACHE_DIR=/cache/triton TORCHINDUCTOR_CACHE_DIR=/cache/inductor VLLM_CACHE_ROOT=/cache/vllm VLLM_NO_USAGE_STATS=1
