@@ -55,18 +55,23 @@ class StageRecord(BaseModel):
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
+_FULL, _FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS)
+# The operating system's refusals to write that `explained` has words for.
+REFUSALS = (*_FULL, *_FORBIDDEN)
+
+
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write at `path` into one clear error."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise StageFailed(
                 f"the disk is full: {path} could not be written ({error.strerror}); free some space and start the same "
                 "command again, it goes on from the last completed step"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _FORBIDDEN:
             raise BadInput(
                 f"no permission to write {path} ({error.strerror}); choose another place with --runs, or RUNS= for make"
             ) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset, Features, Image, Value
 
 from r1mm.errors import BadInput
-from r1mm.rundir import make_folder
+from r1mm.rundir import REFUSALS, explained, make_folder
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,15 @@ def write_counting(path: Path, pngs: Sequence[bytes], problem: str, counts: Sequ
     Dataset.from_dict(rows, features=FEATURES).to_parquet(path)
 
 
+def _raise_refusal_to_write(error: BaseException) -> None:
+    """Raise the operating system's refusal that `datasets` has wrapped into an error of its own, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in REFUSALS:
+            raise cause
+        cause = cause.__cause__ or cause.__context__
+
+
 def load_counting(path: Path) -> Dataset:
     """A counting dataset from a parquet file; images decode when they are read.
 
@@ -58,9 +67,12 @@ def load_counting(path: Path) -> Dataset:
 
     Raises BadInput when the file is no parquet file, a column is missing, or a solution holds no number.
     """
+    cache = path.parent.parent / ".cache"
     try:
-        dataset = Dataset.from_parquet(str(path), cache_dir=str(path.parent.parent / ".cache"))
+        dataset = Dataset.from_parquet(str(path), cache_dir=str(cache))
     except Exception as error:
+        with explained(cache):
+            _raise_refusal_to_write(error)
         raise BadInput(f"{path} is not a readable parquet file ({error}); make or fetch it again") from error
     missing = [column for column in FEATURES if column not in dataset.column_names]
     if missing:

@@ -149,7 +149,8 @@ class _BuildOutput:
         if text.startswith("["):
             self.steps[number] = text
         elif re.match(r"\d+\.\d+ ", text) and number in self.steps:  # at work, not found in the cache
-            print(f"{self.title}: {' '.join(self.steps.pop(number).split()[-4:])}", file=sys.stderr, flush=True)
+            words = (word for word in self.steps.pop(number).split() if not word.startswith("--mount="))
+            print(f"{self.title}: {' '.join(words)}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self.live:

@@ -9,33 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.command import content, files, r1mm, refused, reproduce
 from tests.tiny import tiny_recipe
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.whole]
-
-
-def r1mm(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "r1mm", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
-
-
-def reproduce(recipe: Path, runs: Path, *more: object) -> subprocess.CompletedProcess[str]:
-    return r1mm("reproduce", recipe, "--runs", runs, "--json", *more)
-
-
-def content(folder: Path) -> dict[str, Any]:
-    """Every result of a run, times aside."""
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for row in metrics:
-        row.pop("step_time")
-    found: dict[str, Any] = {"metrics": metrics, "verdict": json.loads((folder / "verdict.json").read_text())}
-    for path in sorted([*folder.glob("generations/*.jsonl"), *folder.glob("stages/*/model/*")]):
-        found[str(path.relative_to(folder))] = path.read_bytes()
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -132,22 +112,9 @@ def test_variants_share_the_warm_start(recipe: Path, finished: Path) -> None:
     assert all(verdict["variant"] in page for verdict in verdicts)
 
 
-def files(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
-
-
 def copied(finished: Path, target: Path) -> Path:
     shutil.copytree(finished / "tiny", target / "tiny")
     return target
-
-
-def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert result.returncode == 2, result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("r1mm: error: ")]
-    assert len(errors) == 1, result.stderr
-    for word in words:
-        assert word in errors[0]
-    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
