@@ -353,8 +353,13 @@ def _image(options: argparse.Namespace) -> int:
 
 def _dashboard(options: argparse.Namespace) -> int:
     from r1mm.launch.dashboard import serve
+    from r1mm.processes import Terminated, terminated_by_signal
 
-    return serve(options.runs.resolve(), options.launch, _say)
+    try:
+        with terminated_by_signal():
+            return serve(options.runs.resolve(), options.launch, _say)
+    except (KeyboardInterrupt, Terminated):
+        return 0  # how it is meant to end
 
 
 def _facts(options: argparse.Namespace) -> int:

@@ -13,6 +13,18 @@ def r1mm(*arguments: object, **environment: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
 
 
+def start(*arguments: object, **environment: str) -> "subprocess.Popen[str]":
+    """r1mm in a process group of its own, as a shell starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "r1mm", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+
+
 def reproduce(recipe: Path, runs: Path, *more: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return r1mm("reproduce", recipe, "--runs", runs, "--json", *more, **environment)
 

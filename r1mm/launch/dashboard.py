@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from r1mm.errors import BadInput, StageFailed
+from r1mm.errors import BadInput
 from r1mm.launch.place import Say
 
 _DEFAULT_PORT = 6006
@@ -29,7 +29,7 @@ def _port() -> int:
 
 
 def serve(runs: Path, launch: str, say: Say) -> int:
-    """Serve until Ctrl-C; returns the server's exit status.  BadInput for a busy port or a folder without runs."""
+    """Serve until Ctrl-C; returns the server's own exit status.  BadInput for a busy port or a missing folder."""
     if not runs.is_dir():
         raise BadInput(f"there is no folder {runs}; run a recipe first, or name another with --runs")
     port = _port()
@@ -43,7 +43,9 @@ def serve(runs: Path, launch: str, say: Say) -> int:
         return place.run_dashboard()
     say(address)
     command = ["--logdir", str(runs), "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen([sys.executable, "-m", "tensorboard.main", *command])
     try:
-        return subprocess.run([sys.executable, "-m", "tensorboard.main", *command], check=False).returncode
-    except OSError as error:
-        raise StageFailed(f"TensorBoard could not be started ({error}); run `make setup`") from error
+        return server.wait()
+    finally:
+        server.terminate()
+        server.wait()

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import pytest
 from python_on_whales import DockerClient
 
 from r1mm.launch.images import Image
-from tests.command import content, failed, r1mm, refused, reproduce
+from tests.command import content, failed, r1mm, refused, reproduce, start
 from tests.containers.conftest import leavings
 from tests.tiny import tiny_recipe
 
@@ -28,18 +27,6 @@ RUN = Path("tiny") / "images-fixed-seed1"
 def half_written(runs: Path) -> list[Path]:
     """Temporaries of files that were being written."""
     return [path for path in runs.rglob(".*") if path.is_file() and path.suffix != ".lock"]
-
-
-def start(*arguments: object, **environment: str) -> "subprocess.Popen[str]":
-    """r1mm in a process group of its own, as a shell starts it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "r1mm", *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
 
 
 def read_until(process: "subprocess.Popen[str]", mark: str) -> list[str]:
