@@ -217,7 +217,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     _say(f"launch: {launch} ({reason})")
     outcomes: list[Outcome] = []
     with terminated_by_signal():
-        preflight(launch=launch, wanted_gpus=gpus)
+        preflight(launch=launch, wanted_gpus=gpus, image=options.image)
         place = open_place(launch, runs=jobs[0].runs, wanted_gpus=gpus, image=options.image, say=_say)
         for job in jobs:
             _say(f"{job.recipe.name}, variant {job.resolved.variant}, seed {job.seed}: {job.folder('run')}")

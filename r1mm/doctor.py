@@ -171,10 +171,10 @@ def gpu_checks(wanted: int, *, launch: str) -> Iterator[Check]:
         )
 
 
-def engine_checks(wanted_gpus: int, *, needed: bool) -> Iterator[Check]:
-    """What a run in containers needs of the engine.  Nothing is built or pulled for it."""
-    from r1mm.launch.engine import OLDEST, find_engine, gives_gpus, too_old
-    from r1mm.launch.images import IMAGES
+def engine_checks(wanted_gpus: int, *, needed: bool, image: str | None) -> Iterator[Check]:
+    """What a run in containers needs of the engine, in `image` or one yet to build.  Nothing is built or pulled."""
+    from r1mm.launch.engine import OLDEST, client, find_engine, gives_gpus, too_old
+    from r1mm.launch.images import IMAGES, held
 
     try:
         engine = find_engine()
@@ -200,7 +200,7 @@ def engine_checks(wanted_gpus: int, *, needed: bool) -> Iterator[Check]:
             f"{free / 1e9:.1f} GB free at {engine.root}",
             f"building image {IMAGES[kind].tag} takes up to {room / 1e9:.0f} GB; free some (docker system prune), or "
             "name a prebuilt one with --image",
-            needed=False,  # of no matter where the image is built already
+            needed and image is None and held(client(), IMAGES[kind].tag) is None,
         )
     if wanted_gpus:
         try:
@@ -289,17 +289,17 @@ def checks(runs: Path, *, launch: str, wanted_gpus: int, image: str | None = Non
     """All checks; those that a run at `launch` on `wanted_gpus` GPUs (0: a miniature) depends on are marked needed."""
     in_containers = launch == "compose" or (launch == "auto" and wanted_gpus > 0)
     found = [*machine_checks(runs), *gpu_checks(wanted_gpus, launch=launch)]
-    found += engine_checks(wanted_gpus, needed=in_containers)
+    found += engine_checks(wanted_gpus, needed=in_containers, image=image)
     if wanted_gpus and in_containers and all(check.good for check in found if check.name == "gpu runtime"):
         found += image_checks(wanted_gpus, image)
     return [*found, *hub_checks(needed=wanted_gpus > 0)]
 
 
-def preflight(*, launch: str, wanted_gpus: int) -> None:
+def preflight(*, launch: str, wanted_gpus: int, image: str | None = None) -> None:
     """Check what a run needs before it spends anything.  BadInput names every check that fails, with what to do."""
     needed: list[Check] = []
     if launch == "compose":
-        needed += engine_checks(wanted_gpus, needed=True)
+        needed += engine_checks(wanted_gpus, needed=True, image=image)
     if wanted_gpus:
         # In containers the job itself asserts what it sees; the host may show less than its engine hands out.
         needed += (replace(check, needed=launch == "local") for check in gpu_checks(wanted_gpus, launch=launch))

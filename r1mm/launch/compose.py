@@ -34,7 +34,8 @@ _LOG_SECONDS = 10.0
 # Which service runs which stage of a recipe that needs GPUs; all others run in `trainer`.
 _EVALUATOR_STAGES = ("base-evaluation", "evaluation")
 _PROFILES = {"cpu": "cpu", "trainer": "gpu", "evaluator": "gpu", "dashboard": "dashboard"}
-_KILLED = 137  # 128 + SIGKILL
+# Ended by SIGINT, SIGKILL or SIGTERM, as an engine that shuts down ends its containers.
+_SIGNALLED = (130, 137, 143)
 
 
 class _Screen:
@@ -100,7 +101,6 @@ class Compose:
     image: Image
     engine: dict[str, Any]
     facts: dict[str, Any]
-    name: str = "compose"
 
     def surroundings(self) -> dict[str, Any]:
         """What the container says it runs in, what image, engine and GPUs are, and the tree it was started from."""
@@ -206,7 +206,7 @@ class Compose:
         status = int(state.exit_code or 0)
         if error is not None and status == 0:
             raise StageFailed(gone if is_gone(error) else f"{title}: {last_words(error)}")
-        if status == _KILLED and not self._answers():
+        if status in _SIGNALLED and not self._answers():
             raise StageFailed(gone)
         return status
 

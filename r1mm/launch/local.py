@@ -38,8 +38,6 @@ def _code_at_first() -> str:
 class Local:
     """This machine, this Python.  Threads and offline mode hold for the process's life: the first stage decides."""
 
-    name = "local"
-
     def surroundings(self) -> dict[str, Any]:
         """What a manifest records of this process's surroundings."""
         return surroundings()

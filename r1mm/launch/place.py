@@ -54,8 +54,6 @@ class StageCall:
 class Place(Protocol):
     """Somewhere to run stages."""
 
-    name: str
-
     def surroundings(self) -> dict[str, Any]:
         """What a manifest records of code, packages and machine of the stages that run here."""
 

@@ -1,0 +1,34 @@
+"""What the Dockerfiles pin; nothing here needs an engine."""
+
+import re
+
+import pytest
+
+from r1mm.launch.images import DOCKER, IMAGES, default_base
+
+DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
+
+
+@pytest.mark.parametrize("kind", sorted(IMAGES))
+def test_every_base_is_pinned_by_digest_and_labelled_with_it(kind: str) -> None:
+    name, _, digest = default_base(kind).partition("@")
+    assert ":" in name
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+    assert f"\nARG BASE_DIGEST={digest}\n" in IMAGES[kind].dockerfile.read_text()
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_a_dockerfile_builds_on_nothing_unpinned(path: str) -> None:
+    text = path.read_text()  # type: ignore[attr-defined]
+    froms = re.findall(r"^FROM (\S+)(?: AS (\S+))?", text, re.MULTILINE)
+    stages = {name for _, name in froms}
+    assert all(base in {"${BASE_IMAGE}", "scratch", *stages} for base, _ in froms)
+    assert re.search(r"^ARG BASE_IMAGE=\S+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    assert "# syntax" not in text  # it would pull a front end from a registry
+    assert not re.search(r"^(ADD|COPY) \. ", text, re.MULTILINE)
+    last_user = re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1]
+    assert last_user.split(":")[0] not in ("0", "root")
+
+
+def test_every_image_has_its_dockerfile() -> None:
+    assert {recipe.dockerfile for recipe in IMAGES.values()} == set(DOCKERFILES)
