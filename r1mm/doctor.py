@@ -290,7 +290,7 @@ def checks(runs: Path, *, launch: str, wanted_gpus: int, image: str | None = Non
     in_containers = launch == "compose" or (launch == "auto" and wanted_gpus > 0)
     found = [*machine_checks(runs), *gpu_checks(wanted_gpus, launch=launch)]
     found += engine_checks(wanted_gpus, needed=in_containers, image=image)
-    if wanted_gpus and in_containers and all(check.good for check in found if check.name == "gpu runtime"):
+    if in_containers and any(check.good for check in found if check.name == "gpu runtime"):
         found += image_checks(wanted_gpus, image)
     return [*found, *hub_checks(needed=wanted_gpus > 0)]
 
