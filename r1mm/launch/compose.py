@@ -65,9 +65,7 @@ class _Screen:
 
 
 def _caller() -> str:
-    """The uid and gid that own what a stage writes: the caller's, also behind sudo."""
-    if os.getuid() == 0 and os.environ.get("SUDO_UID"):
-        return f"{os.environ['SUDO_UID']}:{os.environ.get('SUDO_GID', os.environ['SUDO_UID'])}"
+    """The uid and gid that own what a stage writes: those of this process, which writes beside it."""
     return f"{os.getuid()}:{os.getgid()}"
 
 
