@@ -26,7 +26,8 @@ RUNS ?= runs
 LAUNCH ?= auto
 JOB = --launch $(LAUNCH) $(if $(IMAGE),--image $(IMAGE)) --seed $(SEED) --runs $(RUNS) $(if $(VARIANT),--variant $(VARIANT)) $(if $(BASE_SEED),--base-seed $(BASE_SEED)) $(if $(FRESH),--fresh)
 
-export BASE_IMAGE CA_BUNDLE WHEELS R1MM_MEMORY R1MM_SHM HF_TOKEN_FILE DASHBOARD_PORT
+# Only what is set: an empty variable is not an absent one.
+$(foreach name,BASE_IMAGE CA_BUNDLE WHEELS R1MM_MEMORY R1MM_SHM HF_TOKEN_FILE DASHBOARD_PORT,$(if $($(name)),$(eval export $(name))))
 
 .PHONY: help setup reproduce-r1v images image-cpu image-gpu dashboard doctor test test-unit test-recipes test-containers \
 	test-all lint locks clean
@@ -95,6 +96,7 @@ doctor: $(READY) ## check that this machine can run it
 	@$(R1MM) doctor --runs $(RUNS) --launch $(LAUNCH) $(if $(GPUS),--gpus $(GPUS))
 
 clean: ## remove .venv, caches and the images built here; runs are kept
-	@if docker version >/dev/null 2>&1; then \
-		docker image ls --quiet --filter label=r1mm.lock.sha256 | sort -u | xargs --no-run-if-empty docker image rm --force; fi
+	@if docker version >/dev/null 2>&1; then for image in r1mm-cpu r1mm-trainer \
+		$$(docker image ls --quiet --filter dangling=true --filter label=r1mm.lock.sha256); do \
+		docker image rm --force $$image 2>/dev/null || true; done; fi
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,7 +1,7 @@
 # The image of the miniatures: Python and the CPU lock, no compiler, no network needed at run time.
 # Built by `make image-cpu`.  By hand: docker buildx build --load -f docker/cpu.Dockerfile -t r1mm-cpu .
 #
-#   --build-arg BASE_IMAGE=NAME@sha256:...   another base with Python 3.11 or 3.12
+#   --build-arg BASE_IMAGE=NAME@sha256:...   another base with Python 3.11 or 3.12; BASE_DIGEST=sha256:... is its label
 #   --secret id=ca_bundle,src=FILE           certificates of a proxy that inspects TLS
 #   --build-context wheels=DIR               packages to take from DIR where their hash is the lock's
 ARG BASE_IMAGE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
@@ -25,9 +25,10 @@ RUN --mount=type=secret,id=ca_bundle \
     /install.sh packages /locks/cpu.txt
 COPY --from=tools /opt/tools/sbom.cdx.json /opt/r1mm/sbom.cdx.json
 
+# R1MM_IMAGE is what a manifest names until a launcher gives the image's id.
 # HOME is where any uid may write; USER and LOGNAME answer for a uid without an entry in /etc/passwd.
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/r1mm PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    HOME=/tmp USER=r1mm LOGNAME=r1mm HF_HOME=/cache/huggingface
+    HOME=/tmp USER=r1mm LOGNAME=r1mm HF_HOME=/cache/huggingface R1MM_IMAGE=unnamed
 
 # What changes with every commit comes last.
 WORKDIR /opt/r1mm
@@ -41,10 +42,12 @@ CMD ["--help"]
 ARG BASE_IMAGE
 ARG BASE_DIGEST=sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 ARG LOCK_SHA256=unknown
+ARG SOURCE_SHA256=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="r1mm-cpu" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.base.digest="${BASE_DIGEST}" \
-      r1mm.lock.sha256="${LOCK_SHA256}"
+      r1mm.lock.sha256="${LOCK_SHA256}" \
+      r1mm.source.sha256="${SOURCE_SHA256}"

@@ -25,12 +25,15 @@ RUN --mount=type=secret,id=ca_bundle \
     /install.sh packages /locks/gpu.txt /locks/build.txt
 COPY --from=tools /opt/tools/sbom.cdx.json /opt/r1mm/sbom.cdx.json
 
+# R1MM_IMAGE is what a manifest names until a launcher gives the image's id.
 # HOME is where any uid may write; USER and LOGNAME answer for a uid without an entry in /etc/passwd.
 # HF_TOKEN_PATH is where compose.yaml mounts the secret: a path, no token.
 # hadolint ignore=DL3064
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/r1mm PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     HOME=/tmp USER=r1mm LOGNAME=r1mm HF_HOME=/cache/huggingface HF_TOKEN_PATH=/run/secrets/hf_token \
-    TRITON_CACHE_DIR=/cache/triton TORCHINDUCTOR_CACHE_DIR=/cache/inductor VLLM_CACHE_ROOT=/cache/vllm VLLM_NO_USAGE_STATS=1
+    TRITON_CACHE_DIR=/cache/triton TORCHINDUCTOR_CACHE_DIR=/cache/inductor VLLM_CACHE_ROOT=/cache/vllm VLLM_NO_USAGE_STATS=1 \
+    TORCH_EXTENSIONS_DIR=/cache/inductor/extensions CUDA_CACHE_PATH=/cache/inductor/cuda FLASHINFER_WORKSPACE_BASE=/cache/vllm \
+    R1MM_IMAGE=unnamed
 
 # What changes with every commit comes last.
 WORKDIR /opt/r1mm
@@ -44,10 +47,12 @@ CMD ["--help"]
 ARG BASE_IMAGE
 ARG BASE_DIGEST=sha256:5dc1bca23d05bd37b011be68ec470c03b403a5da07ec3a86e41af9470e9d0cc6
 ARG LOCK_SHA256=unknown
+ARG SOURCE_SHA256=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="r1mm-trainer" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.base.digest="${BASE_DIGEST}" \
-      r1mm.lock.sha256="${LOCK_SHA256}"
+      r1mm.lock.sha256="${LOCK_SHA256}" \
+      r1mm.source.sha256="${SOURCE_SHA256}"

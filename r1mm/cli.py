@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "verify",
         _verify,
         "check a run's every file against its checksum, and compare tree, packages and image with those of then",
-        "exit status: 0 whole and the same, 3 whole but something differs, 1 damaged",
+        "exit status: 0 whole and the same, 1 damaged, 3 something differs, 4 something cannot be compared",
     )
     verify.add_argument("run_folder", metavar="RUN", type=Path, help="run directory")
 
@@ -217,7 +217,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     _say(f"launch: {launch} ({reason})")
     outcomes: list[Outcome] = []
     with terminated_by_signal():
-        preflight(launch=launch, wanted_gpus=gpus, image=options.image)
+        kind = "trainer" if gpus else "cpu"
+        preflight(launch=launch, wanted_gpus=gpus, builds=None if options.image else kind)
         place = open_place(launch, runs=jobs[0].runs, wanted_gpus=gpus, image=options.image, say=_say)
         for job in jobs:
             _say(f"{job.recipe.name}, variant {job.resolved.variant}, seed {job.seed}: {job.folder('run')}")
@@ -327,7 +328,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from r1mm.terminal import print_findings
-    from r1mm.verify import verify
+    from r1mm.verify import VERIFY_STATUS, verify
 
     found = verify(options.run_folder)
     if options.json:
@@ -335,15 +336,17 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         print_findings(found)
     states = {finding.state for finding in found}
-    return 1 if "damaged" in states else 3 if "differs" in states else 0
+    return next((status for state, status in VERIFY_STATUS.items() if state in states), 0)
 
 
 def _image(options: argparse.Namespace) -> int:
     from r1mm.doctor import preflight
     from r1mm.launch.images import build
+    from r1mm.processes import terminated_by_signal
 
-    preflight(launch="compose", wanted_gpus=0)
-    image = build(options.kind, _say)
+    with terminated_by_signal():
+        preflight(launch="compose", wanted_gpus=0, builds=options.kind)
+        image = build(options.kind, _say)
     if options.json:
         _print_json(image.as_dict())
     else:
@@ -352,11 +355,13 @@ def _image(options: argparse.Namespace) -> int:
 
 
 def _dashboard(options: argparse.Namespace) -> int:
+    from r1mm.doctor import preflight
     from r1mm.launch.dashboard import serve
     from r1mm.processes import Terminated, terminated_by_signal
 
     try:
         with terminated_by_signal():
+            preflight(launch=options.launch, wanted_gpus=0)
             return serve(options.runs.resolve(), options.launch, _say)
     except (KeyboardInterrupt, Terminated):
         return 0  # how it is meant to end

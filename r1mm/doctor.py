@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from r1mm.pipeline import NEEDED_BYTES
 
 _MINIATURE_MEMORY_GB = 4
 _GPU_MEMORY_GB = 40  # Qwen2-VL-2B with its reference model, optimizer state and 8 completions, in bf16
+_CHECKPOINTS_BYTES = 70_000_000_000  # 2 x 2.2 billion parameters x 16 bytes: weights, gradients' sums, AdamW in float32
 _SHM_GB = 1
 _CLOCK_SECONDS = 300
 _WITHOUT_CONTAINERS = "or run without containers: --launch local (make: LAUNCH=local)"
@@ -89,7 +90,7 @@ def _standing(folder: Path) -> Path:
     return place
 
 
-def machine_checks(runs: Path) -> Iterator[Check]:
+def machine_checks(runs: Path, wanted_gpus: int) -> Iterator[Check]:
     """What every run needs of this machine."""
     place = _standing(runs)
     facts = machine()
@@ -136,11 +137,11 @@ def gpu_checks(wanted: int, *, launch: str) -> Iterator[Check]:
         return
     names = ", ".join(sorted({card["name"] for card in cards}))
     yield Check("gpus", len(cards) >= wanted, f"{len(cards)} x {names}", f"the run needs {wanted}")
-    least = min(card["memory_gb"] for card in cards)
+    sizes = [card["memory_gb"] for card in cards if card["memory_gb"] is not None]
     yield Check(
         "gpu memory",
-        least >= _GPU_MEMORY_GB,
-        f"{least} GB on the smallest",
+        all(size >= _GPU_MEMORY_GB for size in sizes),
+        f"{min(sizes)} GB on the smallest" if sizes else "shared with the processor's",
         f"a 2B recipe needs about {_GPU_MEMORY_GB} GB on each GPU",
         needed=wanted > 0,
     )
@@ -171,8 +172,8 @@ def gpu_checks(wanted: int, *, launch: str) -> Iterator[Check]:
         )
 
 
-def engine_checks(wanted_gpus: int, *, needed: bool, image: str | None) -> Iterator[Check]:
-    """What a run in containers needs of the engine, in `image` or one yet to build.  Nothing is built or pulled."""
+def engine_checks(wanted_gpus: int, *, needed: bool, builds: str | None) -> Iterator[Check]:
+    """What a run in containers needs of the engine, and the image it `builds`, if any.  Nothing is built or pulled."""
     from r1mm.launch.engine import OLDEST, client, find_engine, gives_gpus, too_old
     from r1mm.launch.images import IMAGES, held
 
@@ -191,16 +192,15 @@ def engine_checks(wanted_gpus: int, *, needed: bool, image: str | None) -> Itera
             f"{name} {wanted} or newer is needed: update Docker and its plugins, {_WITHOUT_CONTAINERS}",
             needed,
         )
-    kind = "trainer" if wanted_gpus else "cpu"
-    if Path(engine.root).is_dir():
-        free, room = shutil.disk_usage(engine.root).free, IMAGES[kind].needed_bytes
+    if builds is not None and Path(engine.root).is_dir():
+        free, room = shutil.disk_usage(engine.root).free, IMAGES[builds].needed_bytes
         yield Check(
             "engine's disk",
             free >= room,
             f"{free / 1e9:.1f} GB free at {engine.root}",
-            f"building image {IMAGES[kind].tag} takes up to {room / 1e9:.0f} GB; free some (docker system prune), or "
+            f"building image {IMAGES[builds].tag} takes up to {room / 1e9:.0f} GB; free some (docker system prune), or "
             "name a prebuilt one with --image",
-            needed and image is None and held(client(), IMAGES[kind].tag) is None,
+            needed and held(client(), IMAGES[builds].tag) is None,
         )
     if wanted_gpus:
         try:
@@ -210,7 +210,9 @@ def engine_checks(wanted_gpus: int, *, needed: bool, image: str | None) -> Itera
         yield Check(
             "gpu runtime",
             given,
-            "the engine hands GPUs to containers" if given else f"the engine hands out no GPUs ({said})",
+            f"the engine hands GPUs to containers{f'; it said: {said}' if said else ''}"
+            if given
+            else f"the engine hands out no GPUs ({said})",
             "install the NVIDIA Container Toolkit, then: nvidia-ctk runtime configure --runtime=docker, and restart "
             "the engine",
             needed,
@@ -229,7 +231,7 @@ def image_checks(wanted_gpus: int, image: str | None) -> Iterator[Check]:
         yield Check("gpus in a container", False, f"image {name} is not built yet", "make image-gpu", needed=False)
         return
     try:
-        seen = facts_of(found, gpus=True)["cuda"]
+        seen = facts_of(found, ask_cuda=True)["cuda"]
     except (BadInput, StageFailed) as error:
         yield Check("gpus in a container", False, str(error), "see the line above about the GPU runtime")
         return
@@ -244,6 +246,8 @@ def image_checks(wanted_gpus: int, image: str | None) -> Iterator[Check]:
 
 def hub_checks(*, needed: bool) -> Iterator[Check]:
     """Whether the hub can be reached, with which token, and whether the clocks agree (TLS and tokens depend on it)."""
+    from r1mm.launch.compose import token_file
+
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     date: str | None = None
     try:
@@ -263,17 +267,13 @@ def hub_checks(*, needed: bool) -> Iterator[Check]:
         "full recipes load models and data from it: check the network, or serve it elsewhere with HF_ENDPOINT",
         needed,
     )
-    text = os.environ.get("HF_TOKEN_FILE")
-    good = text is None or (Path(text).is_file() and Path(text).stat().st_size > 0)
-    yield Check(
-        "token",
-        good,
-        "none: public models and data only"
-        if text is None
-        else f"HF_TOKEN_FILE={text}{'' if good else ', no such file'}",
-        "write the hub's token into that file, or unset HF_TOKEN_FILE",
-        needed,
-    )
+    try:
+        token = token_file()
+        yield Check(
+            "token", True, "none: public models and data only" if token is None else f"in {token}", needed=needed
+        )
+    except BadInput as error:
+        yield Check("token", False, str(error), "name a file that holds it with HF_TOKEN_FILE, or unset it", needed)
     if date is not None:
         apart = abs(time.time() - email.utils.parsedate_to_datetime(date).timestamp())
         yield Check(
@@ -288,23 +288,25 @@ def hub_checks(*, needed: bool) -> Iterator[Check]:
 def checks(runs: Path, *, launch: str, wanted_gpus: int, image: str | None = None) -> list[Check]:
     """All checks; those that a run at `launch` on `wanted_gpus` GPUs (0: a miniature) depends on are marked needed."""
     in_containers = launch == "compose" or (launch == "auto" and wanted_gpus > 0)
-    found = [*machine_checks(runs), *gpu_checks(wanted_gpus, launch=launch)]
-    found += engine_checks(wanted_gpus, needed=in_containers, image=image)
+    found = [*machine_checks(runs, wanted_gpus), *gpu_checks(wanted_gpus, launch=launch)]
+    kind = "trainer" if wanted_gpus else "cpu"
+    found += engine_checks(wanted_gpus, needed=in_containers, builds=None if image else kind)
     if in_containers and any(check.good for check in found if check.name == "gpu runtime"):
         found += image_checks(wanted_gpus, image)
     return [*found, *hub_checks(needed=wanted_gpus > 0)]
 
 
-def preflight(*, launch: str, wanted_gpus: int, image: str | None = None) -> None:
-    """Check what a run needs before it spends anything.  BadInput names every check that fails, with what to do."""
-    needed: list[Check] = []
+def preflight(*, launch: str, wanted_gpus: int, builds: str | None = None) -> None:
+    """Check what a run needs before it spends anything, and the image it `builds`.
+
+    BadInput names every check that fails, with what to do.
+    """
+    found: list[Check] = []
     if launch == "compose":
-        needed += engine_checks(wanted_gpus, needed=True, image=image)
-    if wanted_gpus:
-        # In containers the job itself asserts what it sees; the host may show less than its engine hands out.
-        needed += (replace(check, needed=launch == "local") for check in gpu_checks(wanted_gpus, launch=launch))
-        needed += hub_checks(needed=False)
-    failing = [check for check in needed if check.fails]
+        found += engine_checks(wanted_gpus, needed=True, builds=builds)
+    if wanted_gpus and (launch == "local" or gpus()):
+        # In containers a host without nvidia-smi decides nothing: its engine may hand out what it does not show.
+        found += gpu_checks(wanted_gpus, launch=launch)
+    failing = [check for check in found if check.fails]
     if failing:
-        lines = "; ".join(f"{check.name}: {check.seen} -> {check.remedy}" for check in failing)
-        raise BadInput(lines)
+        raise BadInput("; ".join(f"{check.name}: {check.seen} -> {check.remedy}" for check in failing))

@@ -1,7 +1,9 @@
 """The GPUs of this machine: what the driver says of them, and whether a stage sees those it was promised."""
 
+import json
 import os
 import subprocess
+import sys
 from typing import Any
 
 from r1mm.errors import StageFailed
@@ -28,8 +30,14 @@ def gpus() -> list[dict[str, Any]]:
         return []
     rows = [[cell.strip() for cell in line.split(",")] for line in lines if line.strip()]
     return [
-        {"name": name, "memory_gb": round(int(memory) / 1024, 1), "driver": driver, "compute_capability": capability}
-        for name, memory, driver, capability in rows
+        {
+            "name": name,
+            # Where CPU and GPU share their memory the tool has no number for it.
+            "memory_gb": round(int(memory) / 1024, 1) if memory.isdigit() else None,
+            "driver": driver,
+            "compute_capability": capability,
+        }
+        for name, memory, driver, capability in (row for row in rows if len(row) == 4)
     ]
 
 
@@ -52,7 +60,13 @@ def require_promised() -> None:
     promised = os.environ.get(PROMISE_VARIABLE)
     if not promised:
         return
-    cuda = cuda_facts()
+    # In a process of its own, which asks CUDA: this one asks the driver's library alone, so that it can still fork.
+    script = "import json; from r1mm.gpus import cuda_facts; print(json.dumps(cuda_facts()))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_NVML_BASED_CUDA_CHECK"}
+    asked = subprocess.run([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, check=False)
+    if asked.returncode:
+        raise StageFailed(f"this stage was promised GPUs, and asking CUDA for them failed (status {asked.returncode})")
+    cuda = json.loads(asked.stdout)
     if cuda["gpus"] < (1 if promised == "all" else int(promised)):
         reason = f" ({cuda['reason']})" if cuda["reason"] else ""
         raise StageFailed(

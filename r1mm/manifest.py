@@ -63,7 +63,7 @@ def git_state() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -78,12 +78,17 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
     """The machine as far as it bears on times and numbers."""
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "cpu": {"model": _cpu_model(), "cores": len(os.sched_getaffinity(0))},
+        "cpu": {"model": _cpu_model(), "cores": cores()},
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": gpus(),
     }
@@ -104,5 +109,5 @@ def surroundings() -> dict[str, Any]:
         "sbom_sha256": sha256_file(SBOM) if SBOM.is_file() else None,
         "packages": package_versions(),
         **machine(),
-        "image": image_id(),
+        "image": {"id": image_id()} if image_id() else None,
     }

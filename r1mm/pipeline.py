@@ -243,8 +243,16 @@ def _drop_checkpoints(job: Job, stage: str) -> None:
 
 
 def run_one_stage(job: Job, stage: str) -> None:
-    """Run a stage in this process and record it.  The caller holds the locks.  Raises BadInput or StageFailed."""
+    """Run a stage in this process and record it.  The caller holds the locks.  Raises BadInput or StageFailed.
+
+    The stage holds a lock of its own besides: a container may outlive the caller, and its locks with it.
+    """
     require_promised()
+    with locked(job.stage_folder(stage)):
+        _run_one_stage(job, stage)
+
+
+def _run_one_stage(job: Job, stage: str) -> None:
     entry = STAGE_TABLE[stage]
     root = job.folder(entry.home)
     code, inputs = entry.code(), expected_inputs(job, stage)

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 
+import psutil
+
 
 def die_with_parent() -> None:
     """To be called in a fresh `multiprocessing` child: it is killed when the process that started it ends, however.
@@ -41,3 +43,24 @@ def terminated_by_signal() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def end_docker_children(verb: str) -> None:
+    """Kill the `docker <verb>` commands that this process started and that still run."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if verb in child.cmdline():
+                child.kill()
+
+
+@contextlib.contextmanager
+def nothing_to_read() -> Iterator[None]:
+    """Within the block standard input is empty, for children that would take the caller's."""
+    before = os.dup(0)
+    with open(os.devnull) as empty:  # noqa: PTH123
+        os.dup2(empty.fileno(), 0)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)

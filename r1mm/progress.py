@@ -34,13 +34,14 @@ class _Lines:
 
 
 def progress_bar(items: Iterable[Any] | None = None, **settings: Any) -> "tqdm[Any]":
-    """A tqdm bar on standard error, drawn as whoever reads it needs; `settings` are tqdm's."""
+    """A tqdm bar, drawn as whoever reads it needs; `settings` are tqdm's."""
     launched = os.environ.get(VARIABLE) == "lines"
     if sys.stderr.isatty() and not launched:
         return tqdm(items, **settings)
     return tqdm(
         items,
-        file=_Lines(sys.stderr, "\r" if launched else ""),
+        # Through standard output for a launcher: python-on-whales keeps all of standard error in memory.
+        file=_Lines(sys.stdout, "\r") if launched else _Lines(sys.stderr, ""),
         mininterval=_LAUNCHER_SECONDS if launched else _LOG_SECONDS,
         maxinterval=_LOG_SECONDS,
         ncols=shutil.get_terminal_size((120, 24)).columns,

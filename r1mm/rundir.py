@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -46,7 +47,7 @@ class StageRecord(BaseModel):
 
     def own_checksum(self) -> str:
         """sha256 over everything but the checksum itself."""
-        body = self.model_dump(mode="json", exclude={"checksum"})
+        body = self.model_dump(mode="json", exclude={"checksum"} | ({"image"} if self.image is None else set()))
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
     def content(self) -> str:
@@ -240,9 +241,10 @@ def locked(root: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise BadInput(
-                f"{root} is in use by process {file.read().strip() or 'unknown'}; wait for it or choose another --runs"
+                f"{root} is in use by {file.read().strip() or 'an unknown process'}; wait for it, end it, or choose "
+                "another --runs"
             ) from error
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"process {os.getpid()} of {platform.node()}")
         file.flush()
         yield

@@ -1,14 +1,13 @@
 """What each stage does: a short function per stage that joins the rooms below, and a table of what each one needs."""
 
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from r1mm.errors import BadInput
-from r1mm.manifest import code_version, image_id, packages_digest
+from r1mm.manifest import code_version, cores, image_id, packages_digest
 from r1mm.recipe import Condition, Expected, Recipe, Resolved, digest, values
 from r1mm.rundir import (
     FileStamp,
@@ -150,8 +149,7 @@ def make_assets(job: Job) -> dict[str, FileStamp]:
 
     _prepare_libraries(job)
     folder = job.stage_folder("assets")
-    workers = len(os.sched_getaffinity(0))
-    render_sets(job.recipe.scenes, job.recipe.image_size.value, folder, workers)
+    render_sets(job.recipe.scenes, job.recipe.image_size.value, folder, cores())
     return files_below(folder, job.folder("assets"))
 
 

@@ -9,10 +9,12 @@ from r1mm.manifest import LOCKS, git_state, package_versions
 from r1mm.pipeline import job_of, read_manifest
 from r1mm.progress import progress_bar
 from r1mm.recipe import digest
-from r1mm.rundir import read_record, sha256_file, verify_file
+from r1mm.rundir import FileStamp, read_record, sha256_file, verify_file
 from r1mm.stages import STAGE_TABLE, Job, expected_inputs
 
 State = Literal["same", "differs", "damaged", "unknown"]
+# The exit status that each state calls for, the gravest first.
+VERIFY_STATUS: dict[State, int] = {"damaged": 1, "differs": 3, "unknown": 4}
 
 
 @dataclass(frozen=True)
@@ -32,36 +34,38 @@ def _compared(what: str, recorded: Any, now: Any) -> Finding:
     if recorded is None or now is None:
         return Finding(what, "unknown", f"recorded {recorded or 'nothing'}, now {now or 'nothing to compare with'}")
     if recorded == now:
-        return Finding(what, "same", str(recorded))
+        return Finding(what, "same", str(recorded["id"] if isinstance(recorded, dict) else recorded))
     return Finding(what, "differs", f"recorded {recorded}, now {now}")
 
 
-def _files(job: Job) -> list[Finding]:
-    """Every output of every stage that is done against its checksum, and each record against its own."""
+def _files(job: Job, manifest: dict[str, Any]) -> list[Finding]:
+    """Every output of every stage against its checksum, each record against its own, and both against the manifest."""
     found: list[Finding] = []
-    files: list[tuple[str, Path, Any]] = []
+    files: list[tuple[Path, FileStamp]] = []
     for stage in job.recipe.stages:
-        root = job.folder(STAGE_TABLE[stage].home)
+        root, listed = job.folder(STAGE_TABLE[stage].home), manifest.get("stages", {}).get(stage)
         try:
             record = read_record(root, stage)
         except BadInput as error:
             found.append(Finding(f"stage {stage}", "damaged", str(error)))
             continue
         if record is None:
-            found.append(Finding(f"stage {stage}", "unknown", "not done"))
+            state: State = "unknown" if listed is None else "damaged"
+            words = "not done" if listed is None else "its record is gone, which the manifest lists"
+            found.append(Finding(f"stage {stage}", state, words))
             continue
-        files += [(stage, root / path, stamp) for path, stamp in record.outputs.items()]
+        if listed is None or (listed["content"], listed["inputs"]) != (record.content(), digest(record.inputs)):
+            found.append(Finding(f"stage {stage}", "damaged", "its record is not the one that the manifest lists"))
+        files += [(root / path, stamp) for path, stamp in record.outputs.items()]
     whole = 0
-    for _, path, stamp in progress_bar(files, desc="checksums", unit="file"):
+    for path, stamp in progress_bar(files, desc="checksums", unit="file"):
         try:
             verify_file(path, stamp, "the run directory is not what was recorded")
             whole += 1
         except BadInput as error:
             found.append(Finding(str(path.relative_to(job.runs)), "damaged", str(error)))
-    return [
-        Finding("files", "same" if whole == len(files) else "damaged", f"{whole} of {len(files)} as recorded"),
-        *found,
-    ]
+    state = "same" if whole == len(files) else "damaged"
+    return [Finding("files", state, f"{whole} of {len(files)} as recorded"), *found]
 
 
 def _stages(job: Job) -> list[Finding]:
@@ -116,23 +120,25 @@ def _commit(state: dict[str, Any]) -> str | None:
 
 
 def _image(manifest: dict[str, Any]) -> list[Finding]:
-    """The image that was run in against the pins of this tree, and against what the engine holds."""
+    """What the image was made of against what this tree would make it of, and whether the engine still holds it."""
     recorded = manifest.get("image")
     if recorded is None:
         return [Finding("image", "same", "none: the run was made outside of containers")]
+    if "source_sha256" not in recorded:
+        return [Finding("image", "unknown", "the run was made in a container that r1mm did not start")]
     from r1mm.launch.engine import NoEngine, client
-    from r1mm.launch.images import IMAGES, asked_base, held
+    from r1mm.launch.images import IMAGES, held, resolve_base
 
     kind = "trainer" if manifest.get("lock") == "gpu.txt" else "cpu"
-    found = [_compared("base image", recorded.get("base_name"), asked_base(kind))]
+    found = [_compared("image's Dockerfile and locks", recorded["source_sha256"], IMAGES[kind].digest())]
     try:
-        image, latest = held(client(), recorded["id"]), held(client(), IMAGES[kind].tag)
+        found.append(_compared("base image", recorded["base_digest"], resolve_base(client(), kind)[1]))
+        image = held(client(), recorded["id"])
     except NoEngine as error:
         return [*found, Finding("image", "unknown", f"recorded {recorded['id']}; {error}")]
     if image is None:
-        words = f"recorded {recorded['id']}, which this engine does not hold"
-        return [*found, Finding("image", "unknown", words)]
-    return [*found, _compared("image", recorded["id"], latest.id if latest else None)]
+        return [*found, Finding("image", "unknown", f"recorded {recorded['id']}, which this engine does not hold")]
+    return [*found, _compared("image", recorded, image.as_dict())]
 
 
 def verify(root: Path) -> list[Finding]:
@@ -141,4 +147,4 @@ def verify(root: Path) -> list[Finding]:
     if manifest.get("image") is not None:
         # The packages are the image's: whether it is the same is asked below, not of what is installed here.
         job = replace(job, packages=digest(manifest["packages"]))
-    return [*_files(job), *_stages(job), *_tree(manifest), *_image(manifest)]
+    return [*_files(job, manifest), *_stages(job), *_tree(manifest), *_image(manifest)]

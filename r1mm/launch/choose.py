@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from r1mm.errors import BadInput
-from r1mm.gpus import gpus
+from r1mm.errors import BadInput, StageFailed
 from r1mm.launch.local import Local
 from r1mm.launch.place import Place, Say
 
@@ -20,28 +19,22 @@ def decide(launch: str, *, wanted_gpus: int, image: str | None) -> tuple[str, st
         return "compose", f"image {image} was named"
     if not wanted_gpus:
         return "local", "a miniature needs no GPU; --launch compose (make: LAUNCH=compose) runs it in containers"
-    from r1mm.launch.engine import NoEngine, find_engine
+    from r1mm.launch.engine import find_engine
 
     try:
         engine = find_engine()
-    except NoEngine as error:
+    except (BadInput, StageFailed) as error:
         return "local", str(error)
     return "compose", f"the recipe needs {wanted_gpus} GPUs and engine {engine.engine} answers"
 
 
 def open_place(launch: str, *, runs: Path, wanted_gpus: int, image: str | None, say: Say) -> Place:
-    """The place that `decide` chose, ready to run stages.
+    """The place that `decide` chose and `doctor.preflight` found fit, ready to run stages.
 
-    Raises BadInput when it lacks what the recipe needs, StageFailed when its image cannot be built.
+    Raises BadInput when settings or image cannot be used, StageFailed when the image cannot be built.
     """
     if launch == "compose":
         from r1mm.launch.compose import prepare
 
         return prepare(runs, wanted_gpus=wanted_gpus, image=image, say=say)
-    seen = gpus()
-    if len(seen) < wanted_gpus:
-        raise BadInput(
-            f"the recipe needs {wanted_gpus} GPUs and this machine shows {len(seen)}; run it where they "
-            "are, or run the miniature: r1mm recipes list"
-        )
     return Local()

@@ -9,27 +9,24 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from python_on_whales import DockerClient, DockerException
 from python_on_whales.exceptions import NoSuchContainer
 
 from r1mm.errors import BadInput, StageFailed
 from r1mm.gpus import gpus
-from r1mm.launch.engine import NoEngine, client, find_engine, in_our_words, is_gone, last_words, output_of
+from r1mm.launch.engine import Engine, answers, client, find_engine, in_our_words, last_words, output_of, require_local
 from r1mm.launch.images import Image, build, held
 from r1mm.launch.place import Say, StageCall, stage_environment
 from r1mm.manifest import IMAGE_VARIABLE, code_version, git_state
-from r1mm.processes import Terminated
+from r1mm.processes import Terminated, end_docker_children, nothing_to_read
 from r1mm.progress import VARIABLE as PROGRESS_VARIABLE
 
 _RUNS, _RECIPES = Path("/runs"), Path("/recipes")
 _LABEL = "r1mm.runs"
-_GRACE_SECONDS = 30
 _LOG_SECONDS = 10.0
 # Which service runs which stage of a recipe that needs GPUs; all others run in `trainer`.
 _EVALUATOR_STAGES = ("base-evaluation", "evaluation")
@@ -63,9 +60,26 @@ class _Screen:
                 print(text, file=sys.stderr)
         sys.stderr.flush()
 
+    def close(self) -> None:
+        """Leave what a bar shows, for what is said next."""
+        if self.drawn:
+            sys.stderr.write("\n")
+            self.drawn = False
 
-def _caller() -> str:
-    """The uid and gid that own what a stage writes: those of this process, which writes beside it."""
+
+def _caller(engine: Engine) -> str:
+    """The uid and gid that own what a stage writes: those of this process, which writes beside it.
+
+    Raises BadInput where the engine maps users so that no uid inside is this one outside.
+    """
+    names = {option.removeprefix("name=").partition(",")[0] for option in engine.security}
+    if "rootless" in names:
+        return "0:0"  # a rootless engine's root is the user who runs it
+    if "userns" in names:
+        raise BadInput(
+            "this engine maps users (userns-remap), so that a stage could not write your run directory; use an engine "
+            "without it, a rootless one, or --launch local"
+        )
     return f"{os.getuid()}:{os.getgid()}"
 
 
@@ -80,13 +94,6 @@ def token_file() -> Path | None:
     if not path.stat().st_size:
         raise BadInput(f"HF_TOKEN_FILE={text}: the file is empty; write the hub's token into it, or unset it")
     return path
-
-
-def _docker_children() -> Iterator[psutil.Process]:
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if "compose" in child.cmdline():
-                yield child
 
 
 @dataclass
@@ -122,7 +129,7 @@ class Compose:
         volumes: list[Any] = []
         if Path(call.recipe).is_absolute():
             target = str(_RECIPES / call.recipe_name)  # a recipe's folder bears its name
-            volumes = [(call.recipe, target, "ro")]
+            volumes = [(call.recipe, target, "ro,z")]
             inside = dataclasses.replace(inside, recipe=target)
         return self._one_shot(
             service,
@@ -148,15 +155,17 @@ class Compose:
         volumes: list[Any],
     ) -> int:
         container = f"r1mm-{service}-{uuid.uuid4().hex[:12]}"
+        os.environ["R1MM_NETWORK"] = container  # its own, so that runs side by side cannot take it from each other
         docker, screen = client(gpu=self.promised_gpus > 0, profile=_PROFILES[service]), _Screen()
         environment |= {
             IMAGE_VARIABLE: self.image.id,
             PROGRESS_VARIABLE: "lines",
             "COLUMNS": str(shutil.get_terminal_size((120, 24)).columns),
         }
-        with _project_network_removed(docker):
-            try:
-                lines = docker.compose.run(
+        said = False
+        try:
+            with nothing_to_read():
+                lines: Any = docker.compose.run(
                     service,
                     command,
                     name=container,
@@ -168,67 +177,65 @@ class Compose:
                     tty=False,
                     stream=True,
                 )
-                for _, line in lines:  # type: ignore[union-attr, str-unpack]
-                    screen.show(line.decode(errors="replace"))  # type: ignore[union-attr]
-                return self._ended(docker, container, title, None)
-            except DockerException as error:
-                return self._ended(docker, container, title, error)
-            except (KeyboardInterrupt, Terminated):
-                self._stop(docker, container, title)
-                raise
-            finally:
-                with contextlib.suppress(DockerException):
-                    docker.container.remove(container, force=True, volumes=True)
+                for _, line in lines:
+                    said = True
+                    screen.show(line.decode(errors="replace"))
+            return self._ended(docker, container, title, None, said)
+        except (DockerException, UnicodeDecodeError) as error:  # the latter: python-on-whales, of a stage's last words
+            return self._ended(docker, container, title, error if isinstance(error, DockerException) else None, said)
+        except (KeyboardInterrupt, Terminated):
+            self._stop(docker, container, title)
+            raise
+        finally:
+            screen.close()
+            with contextlib.suppress(DockerException):
+                docker.container.remove(container, force=True, volumes=True)
+            _remove_network(docker, container)
 
-    def _ended(self, docker: DockerClient, container: str, title: str, error: DockerException | None) -> int:
-        """The exit status of a container that has ended; StageFailed when it was not the stage that ended it."""
+    def _ended(
+        self, docker: DockerClient, container: str, title: str, error: DockerException | None, said: bool
+    ) -> int:
+        """The exit status of a container that has ended; StageFailed when it was not the stage that ended it.
+
+        `said`: whether any output had come from it, or about it.
+        """
         gone = (
             f"the container engine stopped while {title} ran; its last checkpoint is kept: start the engine and the "
             "same command again, which removes the container left behind and goes on"
         )
         try:
-            state = docker.container.inspect(container).state
-        except NoSuchContainer:
-            said = last_words(error) if error else "its container is gone"
-            raise StageFailed(f"{title} could not be started: {said}") from error
+            found = docker.container.inspect(container)
+        except NoSuchContainer as missing:
+            reason = last_words(error) if error else "the engine gave no reason"
+            if said and error is not None and "Error response from daemon" not in reason:
+                raise StageFailed(f"{title}: something else removed its container while it ran") from missing
+            raise StageFailed(f"{title} could not be started: {reason}") from missing
         except DockerException as inspection:
-            raise StageFailed(gone if is_gone(inspection) else f"{title}: {last_words(inspection)}") from inspection
-        if state.oom_killed:
-            raise StageFailed(
-                f"{title} was killed because it reached its memory limit ({self._memory_limit(docker, container)}); "
-                "set R1MM_MEMORY to more (for example R1MM_MEMORY=12g), or free memory on the host"
-            )
+            raise StageFailed(gone if not answers() else f"{title}: {last_words(inspection)}") from inspection
+        state = found.state
         if state.status == "created" or state.error:
-            said = state.error or (last_words(error) if error else "the engine gave no reason")
-            raise StageFailed(f"{title} could not be started: {said}")
+            raise StageFailed(f"{title} could not be started: {state.error or (last_words(error) if error else '?')}")
         status = int(state.exit_code or 0)
-        if error is not None and status == 0:
-            raise StageFailed(gone if is_gone(error) else f"{title}: {last_words(error)}")
-        if status in _SIGNALLED and not self._answers():
+        if status and state.oom_killed:
+            limit = found.host_config.memory or 0
+            raise StageFailed(
+                f"{title} was killed because it reached its memory limit "
+                f"({f'{limit / 2**30:.3g} GB' if limit else 'all that the host has'}); set R1MM_MEMORY to more (for "
+                "example R1MM_MEMORY=12g), or free memory on the host"
+            )
+        if not answers() and (status in _SIGNALLED or error is not None):
             raise StageFailed(gone)
+        if error is not None and not status:
+            raise StageFailed(f"{title}: the docker command failed after it: {last_words(error)}")
         return status
-
-    def _memory_limit(self, docker: DockerClient, container: str) -> str:
-        limit = docker.container.inspect(container).host_config.memory or 0
-        return f"{limit / 2**30:.3g} GB" if limit else "the host's memory"
-
-    @staticmethod
-    def _answers() -> bool:
-        try:
-            client().version()
-        except (DockerException, NoEngine):
-            return False
-        return True
 
     def _stop(self, docker: DockerClient, container: str, title: str) -> None:
         """End a stage as Ctrl-C would, and wait for it; a second Ctrl-C ends it at once."""
         # The command that shows the container's output goes first: it could still be about to start the container.
-        for child in _docker_children():
-            with contextlib.suppress(psutil.Error):
-                child.kill()
+        end_docker_children("compose")
         self.say(f"stopping {title}; Ctrl-C again to stop it at once")
         with contextlib.suppress(DockerException, KeyboardInterrupt):
-            docker.container.stop(container, time=_GRACE_SECONDS)
+            docker.container.stop(container)  # its signal and its time to end are compose.yaml's
 
     def _remove_leftovers(self, labels: dict[str, str]) -> None:
         """Remove containers that a killed start of the same recipe left in this folder of runs; we hold its locks."""
@@ -237,34 +244,34 @@ class Compose:
             for left in client().container.list(all=True, filters=filters):
                 self.say(f"removing container {left.name}, which an earlier start left behind")
                 left.remove(force=True, volumes=True)
+                _remove_network(client(), left.name)
 
 
-@contextlib.contextmanager
-def _project_network_removed(docker: DockerClient) -> Iterator[None]:
-    """Remove the project's network again if this was what made it, and nobody else has joined it meanwhile."""
-    filters: Any = {"label": "com.docker.compose.project=r1mm"}
-    with in_our_words("listing the project's networks"):
-        before = {network.id for network in docker.network.list(filters)}
-    try:
-        yield
-    finally:
-        with contextlib.suppress(DockerException):
-            for network in docker.network.list(filters):
-                if network.id not in before:
-                    network.remove()
+def _remove_network(docker: DockerClient, container: str) -> None:
+    """Remove the network that compose made for one container, which bears its name; the CPU service has none."""
+    with contextlib.suppress(DockerException):
+        docker.network.remove(container)
 
 
-def facts_of(image: Image, *, gpus: bool = False) -> dict[str, Any]:
-    """What a container of this image says a stage would run in: `r1mm facts`, with all GPUs if `gpus`."""
+def facts_of(image: Image, *, ask_cuda: bool = False) -> dict[str, Any]:
+    """What a container of this image says a stage would run in: `r1mm facts`, with all GPUs if `ask_cuda`.
+
+    Raises BadInput when the image is none of ours.
+    """
     with in_our_words(f"starting image {image.id[:19]} to ask what it holds"):
         text = output_of(
             image.id,
-            ["facts", "--json", *(["--gpus"] if gpus else [])],
+            ["facts", "--json", *(["--gpus"] if ask_cuda else [])],
             envs={IMAGE_VARIABLE: image.id},
-            gpus="all" if gpus else None,
+            gpus="all" if ask_cuda else None,
             tmpfs=[Path("/tmp")],
         )
-    found: dict[str, Any] = json.loads(text)
+    try:
+        found: dict[str, Any] = json.loads(text)
+        if not found.keys() >= {"code", "packages", "lock_sha256"}:
+            raise ValueError("it names no code or packages")
+    except ValueError as error:
+        raise BadInput(f"image {image.id[:19]} is none of r1mm's ({error}); leave --image out to build one") from error
     return found
 
 
@@ -273,7 +280,9 @@ def prepare(runs: Path, *, wanted_gpus: int, image: str | None, say: Say) -> Com
 
     Raises BadInput when engine, image or settings cannot be used, StageFailed when the image cannot be built.
     """
+    require_local()
     engine = find_engine()
+    user = _caller(engine)
     token = token_file() if wanted_gpus else None
     kind = "trainer" if wanted_gpus else "cpu"
     found = held(client(), image) if image else build(kind, say)
@@ -285,14 +294,20 @@ def prepare(runs: Path, *, wanted_gpus: int, image: str | None, say: Say) -> Com
             f"image {image} holds another version of r1mm's code (built from {found.as_dict()['revision']}); check "
             "that revision out, or leave --image out to build one from this tree"
         )
-    if wanted_gpus:
-        os.environ.setdefault("R1MM_MEMORY", str(engine.memory_bytes * 9 // 10))
+    if found.labels.get("r1mm.lock.sha256") != facts["lock_sha256"]:
+        raise BadInput(
+            f"image {image or kind} holds a lock of sha256 {facts['lock_sha256']}, its label says "
+            f"{found.labels.get('r1mm.lock.sha256')}; build it with `make images`, which labels it"
+        )
+    if wanted_gpus and not os.environ.get("R1MM_MEMORY"):
+        os.environ["R1MM_MEMORY"] = str(engine.memory_bytes * 9 // 10)
     os.environ |= {
         f"R1MM_{kind.upper()}_IMAGE": found.id,
         "R1MM_RUNS": str(runs),
-        "R1MM_USER": _caller(),
+        "R1MM_USER": user,
+        "R1MM_CACHES": f"r1mm-{os.getuid()}",  # a volume belongs to the uid that first writes it
         "HF_TOKEN_FILE": str(token or "/dev/null"),
         **({"R1MM_GPUS": str(wanted_gpus)} if wanted_gpus else {}),
     }
-    say(f"containers: {runs} is {_RUNS} in them, stages run as uid:gid {_caller()}")
+    say(f"containers: {runs} is {_RUNS} in them, stages run as uid:gid {user}")
     return Compose(runs=runs, promised_gpus=wanted_gpus, say=say, image=found, engine=engine.as_dict(), facts=facts)

@@ -1,6 +1,7 @@
 """The images: what they are made of, building them with buildx, and what an image says of itself."""
 
 import hashlib
+import json
 import os
 import re
 import sys
@@ -15,13 +16,15 @@ from python_on_whales import DockerClient, DockerException
 from python_on_whales.exceptions import NoSuchImage
 
 from r1mm.errors import BadInput, StageFailed
-from r1mm.launch.engine import client, in_our_words, is_gone
+from r1mm.launch.engine import answers, client, in_our_words
 from r1mm.launch.place import Say
 from r1mm.manifest import ROOT, git_state
+from r1mm.processes import end_docker_children
+from r1mm.rundir import sha256_file
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ImageSource:
     """What an image is made of, and what it needs in bytes on the engine's disk while it is built."""
 
     tag: str
@@ -29,11 +32,19 @@ class Recipe:
     lock: Path
     needed_bytes: int
 
+    def digest(self) -> str:
+        """sha256 over the files that decide what is below the code in the image; the base has a digest of its own."""
+        whole = hashlib.sha256()
+        others = (DOCKER / "install.sh", *(DOCKER / "locks" / f"{name}.txt" for name in ("bootstrap", "sbom", "build")))
+        for path in (self.dockerfile, self.lock, *others):
+            whole.update(f"{path.name}\0{sha256_file(path)}\n".encode())
+        return whole.hexdigest()
+
 
 DOCKER = ROOT / "docker"
 IMAGES = {
-    "cpu": Recipe("r1mm-cpu", DOCKER / "cpu.Dockerfile", DOCKER / "locks" / "cpu.txt", 14_000_000_000),
-    "trainer": Recipe("r1mm-trainer", DOCKER / "trainer.Dockerfile", DOCKER / "locks" / "gpu.txt", 35_000_000_000),
+    "cpu": ImageSource("r1mm-cpu", DOCKER / "cpu.Dockerfile", DOCKER / "locks" / "cpu.txt", 14_000_000_000),
+    "trainer": ImageSource("r1mm-trainer", DOCKER / "trainer.Dockerfile", DOCKER / "locks" / "gpu.txt", 35_000_000_000),
 }
 
 
@@ -56,6 +67,7 @@ class Image:
             "base_digest": self.labels.get(f"{label}base.digest"),
             "revision": self.labels.get(f"{label}revision"),
             "lock_sha256": self.labels.get("r1mm.lock.sha256"),
+            "source_sha256": self.labels.get("r1mm.source.sha256"),
             "bytes": self.bytes,
         }
 
@@ -84,7 +96,7 @@ def held(docker: DockerClient, reference: str) -> Image | None:
         )
 
 
-def _base(docker: DockerClient, kind: str) -> tuple[str, str]:
+def resolve_base(docker: DockerClient, kind: str) -> tuple[str, str]:
     """The base to build on and its digest.  BadInput when it is not what its digest says, or has none to go by."""
     asked = asked_base(kind)
     name, _, digest = asked.partition("@")
@@ -98,7 +110,8 @@ def _base(docker: DockerClient, kind: str) -> tuple[str, str]:
         return asked, local.id
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise BadInput(f"base image {asked}: {digest!r} is no digest; give NAME@sha256: and 64 hexadecimal digits")
-    if local is not None and not local.repo_digests:
+    held_as = {held.partition("@")[2] for held in local.repo_digests} | {local.id} if local is not None else set()
+    if local is not None and held_as == {local.id}:
         # Made on this engine, never pulled: its id is the only digest it has, and no registry knows the name.
         if local.id != digest:
             raise BadInput(
@@ -170,24 +183,25 @@ def build(kind: str, say: Say) -> Image:
 
     Raises BadInput for a base, file or folder that cannot be used, StageFailed when the build does not succeed.
     """
-    recipe, docker = IMAGES[kind], client()
-    base, digest = _base(docker, kind)
+    source, docker = IMAGES[kind], client()
+    base, digest = resolve_base(docker, kind)
     ca_bundle, contexts = _secret("CA_BUNDLE"), _wheels()
-    began, output = time.monotonic(), _BuildOutput(f"image {recipe.tag}")
-    with tempfile.TemporaryDirectory() as folder, in_our_words(f"building image {recipe.tag}"):
+    began, output = time.monotonic(), _BuildOutput(f"image {source.tag}")
+    with tempfile.TemporaryDirectory() as folder, in_our_words(f"building image {source.tag}"):
         metadata = Path(folder) / "metadata.json"
         lines = docker.buildx.build(
             ROOT,
-            file=recipe.dockerfile,
+            file=source.dockerfile,
             build_args={
                 "BASE_IMAGE": base,
                 "BASE_DIGEST": digest,
-                "LOCK_SHA256": hashlib.sha256(recipe.lock.read_bytes()).hexdigest(),
+                "LOCK_SHA256": sha256_file(source.lock),
+                "SOURCE_SHA256": source.digest(),
                 "REVISION": _revision(),
             },
             build_contexts=contexts,  # type: ignore[arg-type]
             secrets=[f"id=ca_bundle,src={ca_bundle}"] if ca_bundle else [],
-            tags=recipe.tag,
+            tags=source.tag,
             load=True,
             provenance=False,
             metadata_file=metadata,
@@ -199,20 +213,25 @@ def build(kind: str, say: Say) -> Image:
                 output.take(str(line))
         except DockerException as error:
             output.close()
-            if is_gone(error):
+            if not answers():
                 raise
             for line in output.kept:
                 say(f"    {line}")
             raise StageFailed(
-                f"image {recipe.tag} could not be built on {base} (see above); behind a proxy that inspects TLS set "
+                f"image {source.tag} could not be built on {base} (see above); behind a proxy that inspects TLS set "
                 "CA_BUNDLE to its certificates, without a package index set WHEELS to a folder of packages"
             ) from error
+        except UnicodeDecodeError as error:
+            raise StageFailed(f"image {source.tag} could not be built on {base} (see above)") from error
         finally:
             output.close()
-        found = re.search(r'"containerimage\.config\.digest":\s*"(sha256:[0-9a-f]{64})"', metadata.read_text())
-    image = held(docker, found.group(1) if found else recipe.tag)
+            end_docker_children("buildx")
+        made = json.loads(metadata.read_text())
+    # An image's id is its manifest's digest in the containerd store, and its configuration's in the classic one.
+    digests = (made.get("containerimage.digest"), made.get("containerimage.config.digest"))
+    image = next((found for name in digests if name and (found := held(docker, name))), None)
     if image is None:
-        raise StageFailed(f"image {recipe.tag} was built but the engine does not hold it; is its disk full?")
+        raise StageFailed(f"image {source.tag} was built but the engine does not hold it; is its disk full?")
     took = time.monotonic() - began
-    say(f"image {recipe.tag}: {image.id[:19]}, {image.bytes / 1e9:.1f} GB, {took:.1f} s, base {base}")
+    say(f"image {source.tag}: {image.id[:19]}, {image.bytes / 1e9:.1f} GB, {took:.1f} s, base {base}")
     return image

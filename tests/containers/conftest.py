@@ -21,6 +21,8 @@ def engine() -> Iterator[None]:
     try:
         find_engine()
     except BadInput as error:
+        if os.environ.get("R1MM_NEEDS_ENGINE"):  # set where an engine was started for these tests
+            raise
         pytest.skip(str(error))
     patch = pytest.MonkeyPatch()
     if "BASE_IMAGE" not in os.environ and held(client(), default_base("cpu")) is None and held(client(), STAND_IN):
@@ -48,7 +50,7 @@ def leavings(docker: DockerClient) -> list[str]:
     """What a run of ours might leave on an engine: containers, and networks of the project."""
     containers = docker.container.list(all=True, filters={"label": "r1mm.runs"})  # type: ignore[arg-type]
     containers += docker.container.list(all=True, filters={"name": "^r1mm-"})  # type: ignore[arg-type]
-    networks = docker.network.list(filters={"label": "com.docker.compose.project=r1mm"})
+    networks = docker.network.list(filters={"name": "r1mm"})
     return sorted({str(container.name) for container in containers} | {str(network.name) for network in networks})
 
 

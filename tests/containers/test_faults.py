@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -109,7 +110,8 @@ def test_a_busy_dashboard_port(tmp_path: Path) -> None:
 
 
 def test_a_stage_killed_by_the_memory_limit(recipe: Path, image: Image, tmp_path: Path) -> None:
-    result = reproduce(recipe, tmp_path, "--image", image.id, R1MM_MEMORY="200m")
+    # Under another project's name, which must not make its network or its volumes ours.
+    result = reproduce(recipe, tmp_path, "--image", image.id, R1MM_MEMORY="200m", COMPOSE_PROJECT_NAME="r1mm-another")
     failed(result, "was killed because it reached its memory limit (0.195 GB)", "R1MM_MEMORY")
     assert half_written(tmp_path) == []
 
@@ -138,7 +140,7 @@ def test_a_stage_that_exits_37_and_the_next_start_goes_on(
     recipe: Path, image: Image, image_with: Callable[[str], str], tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
-    result = reproduce(recipe, runs, "--image", image_with("echo 'out of ideas' >&2; exit 37"))
+    result = reproduce(recipe, runs, "--image", image_with("printf 'out of ideas, caf\\351\\n' >&2; exit 37"))
     failed(result, "stage base-evaluation ended with status 37; the same command goes on")
     assert "out of ideas" in result.stderr
     assert half_written(runs) == []
@@ -179,7 +181,8 @@ def test_ctrl_c_in_training_keeps_the_checkpoint_and_the_next_start_goes_on_from
         assert int(first.split("%")[0].split()[-1]) >= 10, first
 
 
-def test_ctrl_c_in_a_build(recipe: Path, docker: DockerClient, image: Image, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whom", ["terminal", "process", "terminate"])
+def test_a_build_that_is_stopped(recipe: Path, docker: DockerClient, image: Image, tmp_path: Path, whom: str) -> None:
     # Wheels of our own make the packages' layer a new one, so that there is something to interrupt.
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "note.txt").write_text(str(time.time()))
@@ -187,13 +190,30 @@ def test_ctrl_c_in_a_build(recipe: Path, docker: DockerClient, image: Image, tmp
     runs, wheels = tmp_path / "runs", str(tmp_path / "wheels")
     process = start("reproduce", recipe, "--runs", runs, "--launch", "compose", WHEELS=wheels)
     lines = read_until(process, "image r1mm-cpu: [")
-    os.killpg(process.pid, signal.SIGINT)
+    if whom == "terminal":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        os.kill(process.pid, signal.SIGINT if whom == "process" else signal.SIGTERM)
     result = finish(process, lines)
-    assert result.returncode == 130, result.stderr
+    assert result.returncode == (143 if whom == "terminate" else 130), result.stderr
     assert "Traceback" not in result.stderr
-    assert {str(found.id) for found in docker.image.list()} == before
     assert not (runs / "tiny").exists()
     assert not [p for p in psutil.process_iter(["cmdline"]) if "buildx" in (p.info["cmdline"] or [])]
+    assert {str(found.id) for found in docker.image.list()} == before
+
+
+def test_a_stage_does_not_eat_the_callers_input(recipe: Path, image: Image, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "r1mm", "reproduce", str(recipe), "--runs", str(tmp_path), "--image", image.id]
+    result = subprocess.run(
+        ["sh", "-c", '"$@" >&2; cat', "sh", *command],
+        input="for the next command",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "R1MM_MEMORY": "200m"},
+        check=True,
+    )
+    assert "memory limit" in result.stderr
+    assert result.stdout == "for the next command"
 
 
 def test_no_room_in_the_run_directory(recipe: Path, image: Image, tmp_path: Path) -> None:
@@ -267,7 +287,7 @@ def test_an_engine_that_stops_while_a_stage_runs(
     between = Between(path, engine)
     process = start("reproduce", recipe, "--runs", runs, "--image", image.id, DOCKER_HOST=f"unix://{path}")
     lines = read_until(process, "[2/7] warm-start")
-    while not any("warm start" in line or "r1mm-cpu" in line for line in leavings(docker)):
+    while not leavings(docker):
         time.sleep(0.05)
     between.cut()
     path.unlink()
@@ -290,6 +310,13 @@ def test_a_killed_driver_leaves_a_container_that_the_next_start_removes(
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    # The container lives on: a start outside of containers must not write beside it.
+    if leavings(docker):
+        result = reproduce(recipe, tmp_path / "runs", "--launch", "local")
+        assert result.returncode == 2 or not leavings(docker), result.stderr
+        if result.returncode == 2:
+            refused_in_use = [line for line in result.stderr.splitlines() if "is in use by process" in line]
+            assert refused_in_use, result.stderr
     undisturbed = tmp_path / "undisturbed"
     assert reproduce(recipe, undisturbed).returncode == 0
     result = reproduce(recipe, tmp_path / "runs", "--image", image.id)

@@ -37,11 +37,6 @@ def test_a_second_build_gives_the_same_image(image: Image) -> None:
     assert build("cpu", print).id == image.id
 
 
-def test_the_project_name_does_not_enter_the_image(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "another")
-    assert build("cpu", print).id == image.id
-
-
 def test_a_code_change_rebuilds_the_last_layer_alone(docker: DockerClient, image: Image, tmp_path: Path) -> None:
     copy = tmp_path / "clone"
     for name in ("r1mm", "recipes", "docker", "compose.yaml", ".dockerignore"):

@@ -2,6 +2,11 @@
 
 import json
 import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,8 @@ import pytest
 import yaml
 from python_on_whales import DockerClient
 
-from r1mm.launch.engine import COMPOSE_FILE, GPU_FILE, find_engine
+from r1mm.errors import StageFailed
+from r1mm.launch.engine import COMPOSE_FILE, GPU_FILE, find_engine, gives_gpus, in_our_words
 from r1mm.launch.images import Image
 from tests.command import content, failed, files, r1mm, refused, reproduce
 from tests.containers.conftest import leavings
@@ -62,10 +68,27 @@ def test_its_files_are_the_callers(finished: Path) -> None:
 def test_verify_finds_it_whole_and_the_same(finished: Path) -> None:
     result = r1mm("verify", finished / RUN, "--json")
     states = {finding["what"]: finding["state"] for finding in json.loads(result.stdout)}
-    assert result.returncode == 0, result.stdout
-    assert states.pop("commit") in ("same", "unknown")  # unknown: a tree with changes
+    commit = states.pop("commit")  # unknown: a tree with changes
+    assert result.returncode == {"same": 0, "unknown": 4}[commit], result.stdout
     assert set(states.values()) == {"same"}
-    assert states.keys() >= {"files", "stage grpo", "image", "base image", "lock cpu.txt"}
+    assert states.keys() >= {
+        *("files", "stage grpo", "image", "base image", "lock cpu.txt", "image's Dockerfile and locks"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        ("stages/evaluation/record.json", "stage evaluation"),
+        ("generations/trained-think-id.jsonl", "tiny/images-fixed-seed1/generations/trained-think-id.jsonl"),
+    ],
+)
+def test_verify_finds_what_is_gone(finished: Path, tmp_path: Path, damage: str, what: str) -> None:
+    shutil.copytree(finished / "tiny", tmp_path / "tiny")
+    (tmp_path / RUN / damage).unlink()
+    result = r1mm("verify", tmp_path / RUN, "--json")
+    assert result.returncode == 1
+    assert {"damaged"} == {found["state"] for found in json.loads(result.stdout) if found["what"] == what}
 
 
 def inside(service: str, script: str, *, runs: Path, image: Image, gpu: bool = False, **settings: str) -> str:
@@ -192,17 +215,11 @@ def gpu_recipe(tmp_path: Path) -> Path:
     return folder
 
 
-def engine_hands_out_gpus() -> bool:
-    from r1mm.launch.engine import gives_gpus
-
-    return gives_gpus()[0]
-
-
 @pytest.mark.usefixtures("nothing_left")
 def test_a_job_says_itself_that_it_does_not_see_the_gpus_it_was_promised(
     gpu_recipe: Path, image: Image, tmp_path: Path
 ) -> None:
-    if not engine_hands_out_gpus():
+    if not gives_gpus()[0]:
         pytest.skip("the engine has no GPU runtime")
     result = reproduce(gpu_recipe, tmp_path / "runs", "--image", image.id)
     failed(result, "stage assets ended with status 1")
@@ -211,13 +228,49 @@ def test_a_job_says_itself_that_it_does_not_see_the_gpus_it_was_promised(
     assert not list((tmp_path / "runs").rglob("record.json"))
 
 
-def test_without_a_gpu_runtime_the_refusal_is_ours_and_comes_before_any_build(gpu_recipe: Path, tmp_path: Path) -> None:
-    if engine_hands_out_gpus():
-        pytest.skip("the engine has a GPU runtime")
-    result = reproduce(gpu_recipe, tmp_path / "runs", "--launch", "compose")
-    refused(result, "gpu runtime", "the engine hands out no GPUs", "NVIDIA Container Toolkit")
+@pytest.fixture
+def engine_without_gpus(tmp_path: Path) -> Iterator[str]:
+    """The address of an engine of our own that has no GPU runtime, nor an image, nor a network."""
+    dockerd = shutil.which("dockerd")
+    if os.getuid() != 0 or dockerd is None:
+        pytest.skip("starting an engine needs root and dockerd")
+    folder = Path(tempfile.mkdtemp(prefix="r1mm-", dir="/var/tmp"))  # a socket's path is short, a data root no tmpfs
+    address = f"unix://{folder}/s"
+    # Without the folders where a runtime's hook might lie.
+    path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if "gpu" not in part)
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                *(dockerd, "--config-file", "/dev/null", "--host", address, "--data-root", folder / "data"),
+                *("--exec-root", folder / "exec", "--pidfile", folder / "pid", "--bridge", "none", "--iptables=false"),
+            ],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PATH": path},
+        )
+    try:
+        while subprocess.run(["docker", "--host", address, "version"], capture_output=True).returncode:
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_without_a_gpu_runtime_the_refusal_is_ours_and_comes_before_any_build(
+    gpu_recipe: Path, tmp_path: Path, engine_without_gpus: str
+) -> None:
+    result = reproduce(gpu_recipe, tmp_path / "runs", "--launch", "compose", DOCKER_HOST=engine_without_gpus)
+    refused(result, "gpu runtime: the engine hands out no GPUs", "NVIDIA Container Toolkit")
     assert "image r1mm-trainer" not in result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_engines_refusal_is_passed_on(docker: DockerClient) -> None:
+    with pytest.raises(StageFailed, match="looking: .*[Nn]o such container"), in_our_words("looking"):
+        docker.container.inspect("r1mm-nobody")
 
 
 def test_a_recipe_for_gpus_is_refused_on_a_machine_that_has_none(gpu_recipe: Path, tmp_path: Path) -> None:

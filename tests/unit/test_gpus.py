@@ -44,6 +44,13 @@ def test_cards_that_will_not_do_each_say_why() -> None:
     assert not any(check.fails for check in gpu_checks(0, launch="local"))  # a miniature needs none of it
 
 
+@pytest.mark.parametrize("cards", [["NVIDIA GB10, [N/A], 580.95.05, 12.1"], ["no devices were found"]], indirect=True)
+@pytest.mark.usefixtures("cards")
+def test_what_the_tool_does_not_know_is_not_invented() -> None:
+    assert [card["memory_gb"] for card in gpus()] in ([None], [])
+    assert {check.name: check.seen for check in gpu_checks(0, launch="compose")}["gpus"]
+
+
 def test_a_promise_that_is_not_kept_fails_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -25,7 +25,7 @@ def test_a_launcher_gets_marked_lines_and_shows_the_last(
     monkeypatch.setenv(VARIABLE, "lines")
     with progress_bar(total=2, desc="work", unit="item") as bar:
         bar.update(2)
-    sent = capsys.readouterr().err
+    sent = capsys.readouterr().out
     assert sent.startswith("\rwork:   0%")
     assert sent.endswith("\n\n")
     screen = _Screen()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from r1mm.doctor import preflight
 from r1mm.errors import BadInput
 from r1mm.launch.choose import decide, open_place
 from r1mm.launch.local import Local
@@ -38,6 +39,7 @@ def test_an_image_without_containers_is_refused() -> None:
 
 def test_this_machine_is_refused_when_it_lacks_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi
-    with pytest.raises(BadInput, match="needs 2 GPUs and this machine shows 0"):
-        open_place("local", runs=tmp_path, wanted_gpus=2, image=None, say=print)
+    with pytest.raises(BadInput, match="gpus: none: only miniatures run here -> use a host with 2 NVIDIA GPUs"):
+        preflight(launch="local", wanted_gpus=2)
+    preflight(launch="local", wanted_gpus=0)
     assert isinstance(open_place("local", runs=tmp_path, wanted_gpus=0, image=None, say=print), Local)
