@@ -46,7 +46,7 @@ class Engine:
 
     def as_dict(self) -> dict[str, Any]:
         """For a manifest."""
-        return asdict(self)
+        return {**asdict(self), "security": list(self.security)}
 
 
 def client(*, gpu: bool = False, profile: str | None = None) -> DockerClient:
