@@ -242,9 +242,10 @@ class Compose:
         with in_our_words("looking for containers left behind"):
             filters: Any = {"label": f"{_LABEL}={labels[_LABEL]}"}
             for left in client().container.list(all=True, filters=filters):
-                self.say(f"removing container {left.name}, which an earlier start left behind")
+                name = left.name  # not to be asked for once it is gone
+                self.say(f"removing container {name}, which an earlier start left behind")
                 left.remove(force=True, volumes=True)
-                _remove_network(client(), left.name)
+                _remove_network(client(), name)
 
 
 def _remove_network(docker: DockerClient, container: str) -> None:

@@ -95,19 +95,25 @@ def inside(service: str, script: str, *, runs: Path, image: Image, gpu: bool = F
     """What a script prints in a one-shot container of a service, as compose.yaml has it."""
     variables = {
         **{"R1MM_CPU_IMAGE": image.id, "R1MM_TRAINER_IMAGE": image.id, "R1MM_RUNS": str(runs), "R1MM_SHM": "64m"},
-        **{"R1MM_USER": "4321:4321", "R1MM_MEMORY": "1g", "HF_TOKEN": "hf_secret_of_the_host", **settings},
+        **{
+            "R1MM_USER": "4321:4321",
+            "R1MM_MEMORY": "1g",
+            "R1MM_CACHES": "r1mm-test",
+            "HF_TOKEN": "hf_secret_of_the_host",
+            **settings,
+        },
     }
     patch = pytest.MonkeyPatch()
     for name, value in variables.items():
         patch.setenv(name, value)
+    docker = DockerClient(
+        compose_files=[COMPOSE_FILE, GPU_FILE] if gpu else [COMPOSE_FILE], compose_profiles=["cpu", "gpu"]
+    )
     try:
-        docker = DockerClient(
-            compose_files=[COMPOSE_FILE, GPU_FILE] if gpu else [COMPOSE_FILE], compose_profiles=["cpu", "gpu"]
-        )
         return str(docker.compose.run(service, ["-c", script], entrypoint="sh", tty=False, remove=True))
     finally:
+        docker.compose.down(volumes=True)
         patch.undo()
-        DockerClient(compose_files=[COMPOSE_FILE]).compose.down(volumes=False)
 
 
 @pytest.fixture
@@ -264,7 +270,7 @@ def test_without_a_gpu_runtime_the_refusal_is_ours_and_comes_before_any_build(
 ) -> None:
     result = reproduce(gpu_recipe, tmp_path / "runs", "--launch", "compose", DOCKER_HOST=engine_without_gpus)
     refused(result, "gpu runtime: the engine hands out no GPUs", "NVIDIA Container Toolkit")
-    assert "image r1mm-trainer" not in result.stderr
+    assert "image r1mm-trainer:" not in result.stderr
     assert not (tmp_path / "runs").exists()
 
 
