@@ -47,6 +47,18 @@ def finish(process: "subprocess.Popen[str]", lines: list[str]) -> "subprocess.Co
     return subprocess.CompletedProcess(process.args, process.returncode, output, "".join(lines) + errors)
 
 
+def stopped(process: "subprocess.Popen[str]", lines: list[str], whom: str) -> "subprocess.CompletedProcess[str]":
+    """Ctrl-C at a terminal, SIGINT or SIGTERM to the driver alone, and what came of it; the exit status is checked."""
+    if whom == "terminal":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        os.kill(process.pid, signal.SIGINT if whom == "process" else signal.SIGTERM)
+    result = finish(process, lines)
+    assert result.returncode == (143 if whom == "terminate" else 130), result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
 def test_no_engine(recipe: Path, tmp_path: Path) -> None:
     result = reproduce(recipe, tmp_path / "runs", "--launch", "compose", DOCKER_HOST="unix:///nowhere/docker.sock")
     refused(result, "no container engine answers at unix:///nowhere/docker.sock", "--launch local")
@@ -163,12 +175,7 @@ def test_ctrl_c_in_training_keeps_the_checkpoint_and_the_next_start_goes_on_from
     while not list(stage.glob("checkpoint-*/sealed.json")):
         assert process.poll() is None, "".join(lines)
         time.sleep(0.05)
-    if whom == "terminal":
-        os.killpg(process.pid, signal.SIGINT)
-    else:
-        os.kill(process.pid, signal.SIGINT if whom == "process" else signal.SIGTERM)
-    result = finish(process, lines)
-    assert result.returncode == (143 if whom == "terminate" else 130), result.stderr
+    result = stopped(process, lines, whom)
     assert "stopping stage warm-start" in result.stderr
     assert "r1mm: stopped; the same command goes on from here" in result.stderr
     assert "Traceback" not in result.stderr
@@ -191,12 +198,7 @@ def test_a_build_that_is_stopped(recipe: Path, docker: DockerClient, image: Imag
     runs, wheels = tmp_path / "runs", str(tmp_path / "wheels")
     process = start("reproduce", recipe, "--runs", runs, "--launch", "compose", WHEELS=wheels)
     lines = read_until(process, "image r1mm-cpu: [")
-    if whom == "terminal":
-        os.killpg(process.pid, signal.SIGINT)
-    else:
-        os.kill(process.pid, signal.SIGINT if whom == "process" else signal.SIGTERM)
-    result = finish(process, lines)
-    assert result.returncode == (143 if whom == "terminate" else 130), result.stderr
+    result = stopped(process, lines, whom)
     assert "Traceback" not in result.stderr
     assert not (runs / "tiny").exists()
     assert not [p for p in psutil.process_iter(["cmdline"]) if f"wheels={wheels}" in (p.info["cmdline"] or [])]
