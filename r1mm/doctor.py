@@ -20,12 +20,11 @@ import psutil
 
 from r1mm.errors import BadInput, StageFailed
 from r1mm.gpus import MINIMUM_CAPABILITY, MINIMUM_DRIVER, gpus
-from r1mm.manifest import LOCKS, machine
+from r1mm.manifest import LOCKS, lock_here, machine
 from r1mm.pipeline import NEEDED_BYTES
 
 _MINIATURE_MEMORY_GB = 4
 _GPU_MEMORY_GB = 40  # Qwen2-VL-2B with its reference model, optimizer state and 8 completions, in bf16
-_CHECKPOINTS_BYTES = 70_000_000_000  # 2 x 2.2 billion parameters x 16 bytes: weights, gradients' sums, AdamW in float32
 _SHM_GB = 1
 _CLOCK_SECONDS = 300
 _WITHOUT_CONTAINERS = "or run without containers: --launch local (make: LAUNCH=local)"
@@ -69,7 +68,7 @@ def _installed(name: str) -> str | None:
 
 
 def _packages() -> Check:
-    lock = next((path for path in LOCKS if path.is_file()), None)
+    lock = lock_here()
     if lock is None:
         return Check("packages", False, f"no lock file at {LOCKS[0]}", "run r1mm from a clone of its repository")
     wrong = []
@@ -90,7 +89,7 @@ def _standing(folder: Path) -> Path:
     return place
 
 
-def machine_checks(runs: Path, wanted_gpus: int) -> Iterator[Check]:
+def machine_checks(runs: Path) -> Iterator[Check]:
     """What every run needs of this machine."""
     place = _standing(runs)
     facts = machine()
@@ -288,7 +287,7 @@ def hub_checks(*, needed: bool) -> Iterator[Check]:
 def checks(runs: Path, *, launch: str, wanted_gpus: int, image: str | None = None) -> list[Check]:
     """All checks; those that a run at `launch` on `wanted_gpus` GPUs (0: a miniature) depends on are marked needed."""
     in_containers = launch == "compose" or (launch == "auto" and wanted_gpus > 0)
-    found = [*machine_checks(runs, wanted_gpus), *gpu_checks(wanted_gpus, launch=launch)]
+    found = [*machine_checks(runs), *gpu_checks(wanted_gpus, launch=launch)]
     kind = "trainer" if wanted_gpus else "cpu"
     found += engine_checks(wanted_gpus, needed=in_containers, builds=None if image else kind)
     if in_containers and any(check.good for check in found if check.name == "gpu runtime"):

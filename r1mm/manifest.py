@@ -94,6 +94,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def lock_here() -> Path | None:
+    """The lock that this place was set up from; None outside of a clone and of an image."""
+    return next((path for path in LOCKS if path.is_file()), None)
+
+
 def image_id() -> str | None:
     """The id of the container image that this process runs in, as the launcher named it; None outside of one."""
     return os.environ.get(IMAGE_VARIABLE)
@@ -101,7 +106,7 @@ def image_id() -> str | None:
 
 def surroundings() -> dict[str, Any]:
     """The part of a manifest that does not depend on the run: what this process runs in."""
-    lock = next((path for path in LOCKS if path.is_file()), None)
+    lock = lock_here()
     return {
         "git": git_state(),
         "lock": lock.name if lock else None,

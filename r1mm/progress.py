@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 # Set to "lines" by a launcher that reads this process's output line by line and shows its bars itself.
 VARIABLE = "R1MM_PROGRESS"
-_LOG_SECONDS = 10.0
+LOG_SECONDS = 10.0
 _LAUNCHER_SECONDS = 0.3
 
 
@@ -42,8 +42,8 @@ def progress_bar(items: Iterable[Any] | None = None, **settings: Any) -> "tqdm[A
         items,
         # Through standard output for a launcher: python-on-whales keeps all of standard error in memory.
         file=_Lines(sys.stdout, "\r") if launched else _Lines(sys.stderr, ""),
-        mininterval=_LAUNCHER_SECONDS if launched else _LOG_SECONDS,
-        maxinterval=_LOG_SECONDS,
+        mininterval=_LAUNCHER_SECONDS if launched else LOG_SECONDS,
+        maxinterval=LOG_SECONDS,
         ncols=shutil.get_terminal_size((120, 24)).columns,
         **settings,
     )

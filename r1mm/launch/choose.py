@@ -6,8 +6,6 @@ from r1mm.errors import BadInput, StageFailed
 from r1mm.launch.local import Local
 from r1mm.launch.place import Place, Say
 
-LAUNCHES = ("auto", "local", "compose")
-
 
 def decide(launch: str, *, wanted_gpus: int, image: str | None) -> tuple[str, str]:
     """`local` or `compose`, and why.  Containers where a recipe needs GPUs and an engine answers, else this machine."""

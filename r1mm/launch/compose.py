@@ -23,11 +23,11 @@ from r1mm.launch.images import Image, build, held
 from r1mm.launch.place import Say, StageCall, stage_environment
 from r1mm.manifest import IMAGE_VARIABLE, code_version, git_state
 from r1mm.processes import Terminated, end_docker_children, nothing_to_read
+from r1mm.progress import LOG_SECONDS
 from r1mm.progress import VARIABLE as PROGRESS_VARIABLE
 
 _RUNS, _RECIPES = Path("/runs"), Path("/recipes")
 _LABEL = "r1mm.runs"
-_LOG_SECONDS = 10.0
 # Which service runs which stage of a recipe that needs GPUs; all others run in `trainer`.
 _EVALUATOR_STAGES = ("base-evaluation", "evaluation")
 _PROFILES = {"cpu": "cpu", "trainer": "gpu", "evaluator": "gpu", "dashboard": "dashboard"}
@@ -49,13 +49,11 @@ class _Screen:
             if self.live:
                 sys.stderr.write(f"\r\x1b[2K{text[1:]}")
                 self.drawn = True
-            elif "100%|" in text or time.monotonic() - self.shown_at >= _LOG_SECONDS:
+            elif "100%|" in text or time.monotonic() - self.shown_at >= LOG_SECONDS:
                 print(text[1:], file=sys.stderr)
                 self.shown_at = time.monotonic()
         else:
-            if self.drawn:
-                sys.stderr.write("\n")
-                self.drawn = False
+            self.close()
             if text and not text.startswith("Error response from daemon"):  # that comes again, with what to do
                 print(text, file=sys.stderr)
         sys.stderr.flush()
