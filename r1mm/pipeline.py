@@ -306,7 +306,7 @@ class Outcome:
 
 def wanted_gpus(job: Job) -> int:
     """How many GPUs a job needs: none for a miniature, which is a CPU's also where there are some."""
-    return 0 if job.recipe.size == "miniature" else job.recipe.devices
+    return 0 if job.recipe.miniature else job.recipe.devices
 
 
 def _call(job: Job, stage: str) -> StageCall:
@@ -319,7 +319,7 @@ def _call(job: Job, stage: str) -> StageCall:
         base_seed=job.base_seed,
         runs=job.runs,
         threads=job.recipe.threads.value,
-        offline=job.recipe.size == "miniature",
+        offline=job.recipe.miniature,
     )
 
 

@@ -1,4 +1,4 @@
-"""The schema of a recipe directory: `recipe.yaml` (what to run) and `expected.yaml` (what was published and measured).
+"""The schema of `recipe.yaml`: what to run.  (`expected.py`: what was published and measured.)
 
 Every setting is a pair of `value` and `source`, so that no number stands in a recipe without its origin.  Reading
 and checking the files is `recipe_files.py`.
@@ -20,6 +20,8 @@ StageName = Literal["assets", "warm-start", "base-evaluation", "grpo", "evaluati
 # The conditions under which a model is evaluated, and the sets it is evaluated on.
 Condition = Literal["base-think", "base-direct", "trained-think"]
 CONDITIONS: tuple[Condition, ...] = ("base-think", "base-direct", "trained-think")
+TRAIN_SET = "train"  # the name of the scene set or asset that a recipe trains on
+BASE_MODEL = "model"  # the name of the asset that a full recipe starts from
 
 SOURCE_FORMS = (
     "'owner/repository@commit:file', 'owner/repository#issue', 'package==version:file', 'arXiv:number', "
@@ -97,10 +99,82 @@ class Prompts(Strict):
 
 
 class Factors(Strict):
-    """What differs between upstream's code eras, one factor each."""
+    """What differs between upstream's code eras, one factor each; `bare` demands an answer without thoughts."""
 
-    format_match: Setting[Literal["prefix", "full"]]
+    format_match: Setting[Literal["prefix", "full", "bare"]]
     images_in_logprobs: Setting[Literal["none", "both"]]
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}$")]  # of the hub: shorter than 40 only where no more is known
+
+
+class ModelAsset(Strict):
+    """A checkpoint on the hub.  `sha256` by file name, where known."""
+
+    kind: Literal["model"]
+    repo: str
+    revision: Revision
+    sha256: dict[str, Sha256] = {}
+    licence: str
+    source: Source
+
+
+class DatasetAsset(Strict):
+    """A dataset on the hub: the parquet files of its `split`, with columns image, problem, solution."""
+
+    kind: Literal["dataset"]
+    repo: str
+    revision: Revision
+    split: str = "train"
+    rows: Annotated[int, Field(gt=0)] | None = None
+    licence: str
+    source: Source
+
+
+class FileAsset(Strict):
+    """One file of a public repository at a commit."""
+
+    kind: Literal["file"]
+    repository: str
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    path: str
+    sha256: Sha256
+    licence: str
+    source: Source
+
+
+class ArchiveAsset(Strict):
+    """A zip file of images behind a plain address; only what the prompts file `items` (another asset) names is kept.
+
+    Without `sha256` the hash found first is recorded, and a later one that differs is refused.
+    """
+
+    kind: Literal["archive"]
+    url: str
+    sha256: Sha256 | None = None
+    items: str
+    licence: str
+    source: Source
+
+
+Asset = Annotated[ModelAsset | DatasetAsset | FileAsset | ArchiveAsset, Field(discriminator="kind")]
+
+
+class Task(Strict):
+    """What a model is evaluated on.  `items` names a scene set, a dataset asset, or a prompts file (JSON lines of
+    image_path, question, ground_truth) whose images lie in the archive asset `images`.
+
+    `limit`: only so many items, the first.  `recorded`: assets with upstream's own outputs on the same items, by
+    condition.
+    """
+
+    scorer: Literal["counting", "math"]
+    items: str
+    images: str | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
+    recorded: dict[Condition, str] = {}
+    source: Source
 
 
 class Variant(Strict):
@@ -115,6 +189,7 @@ class Recipe(Strict):
     """A published result to reproduce, or its miniature."""
 
     name: str
+    family: str
     title: str
     size: Literal["miniature", "full"]
     upstream: str
@@ -122,17 +197,69 @@ class Recipe(Strict):
     stages: list[StageName]
     devices: Annotated[int, Field(gt=0)]
     threads: Setting[int]
-    base_seed: Setting[int] | None = None
-    scenes: dict[str, SceneSet]
-    image_size: Setting[int]
-    model: dict[str, Setting[Any]]
-    warm_start: dict[str, Setting[Any]]
+    tasks: dict[str, Task]
     prompts: Prompts
     factors: Factors
     prompts_per_step: Setting[int]
     train: dict[str, Setting[Any]]
     evaluation: dict[str, Setting[Any]]
     variants: dict[str, Variant]
+    # Of a miniature, which makes its data and its base model.
+    base_seed: Setting[int] | None = None
+    scenes: dict[str, SceneSet] = {}
+    image_size: Setting[int] | None = None
+    model: dict[str, Setting[Any]] = {}
+    warm_start: dict[str, Setting[Any]] = {}
+    # Of a full recipe, which fetches them.  A plan lays its batch out on the GPUs at hand, `hardware` is upstream's.
+    assets: dict[str, Asset] = {}
+    hardware: Setting[str] | None = None
+    processor: dict[str, Setting[int]] = {}
+    max_prompt_length: Setting[int] | None = None
+    schedule_steps: Setting[int] | None = None
+    weights_dtype: Setting[Literal["float32", "bfloat16"]] | None = None
+    sharding: Setting[Literal["ddp", "zero-2", "zero-3"]] | None = None
+    options: dict[str, Variant] = {}
+
+    @property
+    def miniature(self) -> bool:
+        """Whether this is a recipe at CPU size, whose numbers are never compared with published ones."""
+        return self.size == "miniature"
+
+    @model_validator(mode="after")
+    def _of_its_size(self) -> "Recipe":
+        of_size = {
+            "miniature": ("base_seed", "scenes", "image_size", "model", "warm_start"),
+            "full": (
+                "assets",
+                "hardware",
+                "processor",
+                "max_prompt_length",
+                "schedule_steps",
+                "weights_dtype",
+                "sharding",
+            ),
+        }
+        for size, keys in of_size.items():
+            for key in keys:
+                if bool(getattr(self, key)) != (size == self.size):
+                    fault = "is missing from" if size == self.size else "is not for"
+                    raise ValueError(f"{key} {fault} a {self.size} recipe")
+        return self
+
+    @model_validator(mode="after")
+    def _names_hold(self) -> "Recipe":
+        known = {**self.scenes, **self.assets}
+        for name, task in self.tasks.items():
+            for other in (task.items, *([task.images] if task.images else []), *task.recorded.values()):
+                if other not in known:
+                    raise ValueError(f"task {name} names {other!r}, which is none of {', '.join(known)}")
+        for needed in (TRAIN_SET, *(() if self.miniature else (BASE_MODEL,))):
+            if needed not in known:
+                raise ValueError(f"there is no {needed!r} among {', '.join(known)}")
+        for name, asset in self.assets.items():
+            if asset.kind == "archive" and asset.items not in self.assets:
+                raise ValueError(f"asset {name} names {asset.items!r}, which is none of {', '.join(self.assets)}")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -149,82 +276,31 @@ class Recipe(Strict):
 
 
 class Resolved(Strict):
-    """A recipe with one variant's overrides applied."""
+    """A recipe with one variant's overrides applied, and those of options: variant `as-fixed+no-think` has one."""
 
     recipe: Recipe
     variant: str
     overridden: list[str]
 
 
-Metric = Literal["accuracy", "gain", "format", "direct", "length_ratio"]
-
-
-class Claim(Strict):
-    """One statement with its number, how it is tested, and the margin fixed before the run.
-
-    `near`: the value lies within `margin` of `reference` (two one-sided tests); without a `reference`, of the mean of
-    the variant's reference rows.  `at_least`, `at_most`: the value is on that side of `reference`, by a one-sided test.
-    """
-
-    id: str
-    variant: str
-    statement: str
-    metric: Metric
-    split: str
-    test: Literal["near", "at_least", "at_most"]
-    reference: float | None = None
-    margin: Annotated[float, Field(ge=0)] = 0.0
-    source: Source
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Claim":
-        if self.test != "near" and self.reference is None:
-            raise ValueError(f"claim {self.id!r} tests {self.test} and needs a reference value")
-        if self.test == "near" and self.margin <= 0:
-            raise ValueError(f"claim {self.id!r} tests near and needs a margin above 0; margin is {self.margin}")
-        return self
-
-
-class Measured(Strict):
-    """What one condition gave on one split: `right` of `n` items, and the shares and mean length of its outputs."""
-
-    n: Annotated[int, Field(gt=0)]
-    right: Annotated[int, Field(ge=0)]
-    unparsed: Annotated[int, Field(ge=0)]
-    format: Annotated[int, Field(ge=0)]
-    direct: Annotated[int, Field(ge=0)]
-    mean_tokens: Annotated[float, Field(ge=0)]
-
-
-class ReferenceRow(Strict):
-    """One raw measurement by somebody: results by split, then by condition."""
-
-    who: str
-    variant: str
-    seed: int
-    hardware: str
-    code: str
-    source: Source
-    results: dict[str, dict[Condition, Measured]]
-
-
-class Expected(Strict):
-    """What was published and measured, in the manner of MLPerf's reference convergence points: raw rows."""
-
-    recipe: str
-    claims: list[Claim]
-    reference_rows: list[ReferenceRow]
+def _named(what: str, name: str, known: dict[str, Variant], recipe: str) -> Variant:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInput(f"recipe {recipe} has no {what} {name!r}; it has {', '.join(known) or 'none'}{hint}")
+    return known[name]
 
 
 def resolve(recipe: Recipe, variant: str | None = None) -> Resolved:
-    """`recipe` under one variant (the recipe's default when None)."""
+    """`recipe` under one variant (the recipe's default when None), with options after it: `as-fixed+no-think`."""
     variant = variant or recipe.default_variant
-    if variant not in recipe.variants:
-        near = difflib.get_close_matches(variant, recipe.variants, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInput(f"recipe {recipe.name} has no variant {variant!r}; it has {', '.join(recipe.variants)}{hint}")
+    reading, *options = variant.split("+")
+    overrides = dict(_named("variant", reading, recipe.variants, recipe.name).overrides)
+    for option in options:
+        overrides |= _named("option", option, recipe.options, recipe.name).overrides
+    if len(set(options)) < len(options):
+        raise BadInput(f"variant {variant!r} names an option twice; name each once")
     whole = recipe.model_dump()
-    overrides = recipe.variants[variant].overrides
     for dotted, setting in overrides.items():
         *parents, last = dotted.split(".")
         target: Any = whole

@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from r1mm.errors import BadInput
-from r1mm.recipe import SOURCE_FORMS, Expected, Recipe, Setting, resolve
+from r1mm.expected import Expected
+from r1mm.recipe import SOURCE_FORMS, Recipe, Setting, resolve
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -97,8 +98,36 @@ def _explain(error: ValidationError, path: Path, lines: dict[Place, int], model:
 M = TypeVar("M", bound=BaseModel)
 
 
+def _merged(base: Any, changes: Any) -> Any:
+    """`base` with `changes` on top, mapping by mapping; a setting (a mapping with a source) is replaced whole."""
+    if not (isinstance(base, dict) and isinstance(changes, dict)) or "source" in changes:
+        return changes
+    return {key: _merged(base.get(key), changes[key]) if key in changes else base[key] for key in {**base, **changes}}
+
+
+# What a recipe never takes from the one that it extends: the readings of another result.
+_OWN = ("extends", "name", "variants", "options")
+
+
+def _extended(path: Path, content: Any, lines: dict[Place, int]) -> Any:
+    """A recipe's content on top of that of the recipe that it `extends`, a sibling directory."""
+    if not isinstance(content, dict) or "extends" not in content:
+        return content
+    parent = path.parent.parent / str(content["extends"]) / "recipe.yaml"
+    if not parent.is_file():
+        raise BadInput(f"{path}:{lines[('extends',)]}: extends {content['extends']!r}, but there is no {parent}")
+    base, _ = read_yaml(parent)
+    if not isinstance(base, dict) or "extends" in base:
+        raise BadInput(f"{path}:{lines[('extends',)]}: {parent} itself extends a recipe; extend that one")
+    merged: dict[str, Any] = _merged({key: base[key] for key in base if key not in _OWN}, content)
+    del merged["extends"]
+    # A whole section can be emptied: `evaluation: null` takes nothing over.
+    return {key: value for key, value in merged.items() if value is not None}
+
+
 def _load(path: Path, model: type[M]) -> tuple[M, dict[Place, int]]:
     content, lines = read_yaml(path)
+    content = _extended(path, content, lines) if model is Recipe else content
     try:
         return model.model_validate(content), lines
     except ValidationError as error:
@@ -146,7 +175,9 @@ _MODEL = frozenset(
         *("rope_theta", "vision_embed_dim", "vision_depth", "vision_num_heads", "vision_mlp_ratio"),
     }
 )
+_PROCESSOR = frozenset({"min_pixels", "max_pixels"})
 _EVALUATION = frozenset({"max_new_tokens", "batch_size"})
+_BACKEND = frozenset({"dtype", "backend"})  # float32 and transformers where a recipe says nothing
 _WARM_START = frozenset(
     {
         *("max_steps", "per_device_train_batch_size", "answer_weight", "direct_prompt_share", "direct_share_early"),
@@ -158,10 +189,15 @@ _WARM_START = frozenset(
 def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
     """The sections whose keys are settings: none unknown, none missing, none that r1mm sets itself."""
     training = config_fields("transformers", "training_args.py:TrainingArguments")
+
+    def miniature(names: frozenset[str]) -> frozenset[str]:
+        return names if recipe.miniature else frozenset()
+
     sections: tuple[tuple[str, dict[str, Setting[Any]], frozenset[str], frozenset[str], str], ...] = (
-        ("model", recipe.model, _MODEL, _MODEL, "setting of the tiny model"),
-        ("warm_start", recipe.warm_start, _WARM_START | training, _WARM_START, "setting of the warm start"),
-        ("evaluation", recipe.evaluation, _EVALUATION, _EVALUATION, "setting of the evaluation"),
+        ("model", recipe.model, _MODEL, miniature(_MODEL), "setting of the tiny model"),
+        ("warm_start", recipe.warm_start, _WARM_START | training, miniature(_WARM_START), "setting of the warm start"),
+        ("processor", recipe.processor, _PROCESSOR, frozenset(), "limit of the image processor"),
+        ("evaluation", recipe.evaluation, _EVALUATION | _BACKEND, _EVALUATION, "setting of the evaluation"),
         ("train", recipe.train, grpo_fields(), frozenset(), "field of TRL's GRPOConfig"),
     )
     for name, section, known, needed, what in sections:
@@ -181,10 +217,22 @@ def _check_batch(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
     def fail(key: str, text: str) -> None:
         raise BadInput(f"{path}:{_line_of(('train', key), lines)}: train.{key}: {text}")
 
-    for key in ("num_generations", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps"):
+    whole = ("num_generations", "max_steps")
+    layout = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    if not recipe.miniature:
+        # A full recipe says what a step is; how it is laid out on the GPUs at hand is its plan's.
+        for key in (*layout, "deepspeed", "gradient_checkpointing"):
+            if key in recipe.train:
+                fail(
+                    key,
+                    "is for the plan to choose (r1mm plan); a full recipe sets prompts_per_step and num_generations",
+                )
+    for key in (*whole, *(layout if recipe.miniature else ())):
         value = recipe.train[key].value if key in recipe.train else None
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             fail(key, f"must be a whole number from 1 on, is {value!r}")
+    if not recipe.miniature:
+        return
     prompts, group = recipe.prompts_per_step.value, recipe.train["num_generations"].value
     per_device = recipe.train["per_device_train_batch_size"].value
     accumulation = recipe.train["gradient_accumulation_steps"].value
@@ -205,11 +253,13 @@ def load_recipe(path: Path) -> Recipe:
         raise BadInput(f"{path}:{lines[('name',)]}: name {recipe.name!r} is not its directory's, {path.parent.name!r}")
     _check_keys(recipe, path, lines)
     _check_batch(recipe, path, lines)
-    for name in recipe.variants:
+    readings = [(("variants", name), name) for name in recipe.variants]
+    readings += [(("options", name), f"{recipe.default_variant}+{name}") for name in recipe.options]
+    for place, name in readings:
         try:
             resolved = resolve(recipe, name).recipe
         except BadInput as error:
-            raise BadInput(f"{path}:{lines[('variants', name)]}: {error}") from error
+            raise BadInput(f"{path}:{_line_of(place, lines)}: {error}") from error
         _check_keys(resolved, path, lines)
         _check_batch(resolved, path, lines)
     return recipe
@@ -224,8 +274,8 @@ def load_expected(path: Path, recipe: Recipe) -> Expected:
         where = f"{path}:{_line_of(('claims', i), lines)}: claim {claim.id!r}"
         if claim.variant not in recipe.variants:
             raise BadInput(f"{where}: variant {claim.variant!r} is none of {', '.join(recipe.variants)}")
-        if claim.split not in recipe.scenes:
-            raise BadInput(f"{where}: split {claim.split!r} is none of {', '.join(recipe.scenes)}")
+        if claim.split not in recipe.tasks:
+            raise BadInput(f"{where}: split {claim.split!r} is none of {', '.join(recipe.tasks)}")
         rows = [row for row in expected.reference_rows if row.variant == claim.variant]
         if claim.reference is None and len(rows) < 2:
             raise BadInput(f"{where}: has no reference value, and {len(rows)} reference rows; give one, or two rows")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from r1mm.errors import BadInput
+from r1mm.expected import Expected
 from r1mm.manifest import code_version, cores, image_id, packages_digest
-from r1mm.recipe import Condition, Expected, Recipe, Resolved, digest, values
+from r1mm.recipe import Condition, Recipe, Resolved, digest, values
 from r1mm.rundir import (
     FileStamp,
     StageRecord,
@@ -23,7 +24,6 @@ from r1mm.rundir import (
 
 Home = Literal["assets", "base", "run"]
 HOMES: tuple[Home, ...] = ("assets", "base", "run")
-TESTED = ("id", "ood")  # the splits that are evaluated: in distribution, out of distribution
 
 
 def default_base_seed(recipe: Recipe) -> int:
@@ -149,6 +149,7 @@ def make_assets(job: Job) -> dict[str, FileStamp]:
 
     _prepare_libraries(job)
     folder = job.stage_folder("assets")
+    assert job.recipe.image_size is not None  # a miniature has one
     render_sets(job.recipe.scenes, job.recipe.image_size.value, folder, cores())
     return files_below(folder, job.folder("assets"))
 
@@ -163,6 +164,7 @@ def warm_start(job: Job) -> dict[str, FileStamp]:
 
     _prepare_libraries(job)
     assets, folder = job.stage_folder("assets"), job.stage_folder("warm-start")
+    assert job.recipe.image_size is not None  # a miniature has one
     settings, prompts = values(job.recipe.warm_start), job.recipe.prompts
     templates = {name: getattr(prompts, name).value for name in ("train", "evaluation", "direct")}
     tokenizer = build_tokenizer(list(templates.values()), PALETTE)
@@ -192,8 +194,8 @@ def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, st
     model, processor = load_model(model_folder)
     settings = values(job.recipe.evaluation)
     written = {}
-    for split in TESTED:
-        dataset = load_counting(job.stage_folder("assets") / f"{split}.parquet")
+    for split, task in job.recipe.tasks.items():
+        dataset = load_counting(job.stage_folder("assets") / f"{task.items}.parquet")
         for condition, template in conditions.items():
             outputs = generate_outputs(
                 model,
@@ -256,7 +258,7 @@ def generations(job: Job) -> dict[str, dict[Condition, Path]]:
             condition: job.folder(home) / "generations" / f"{condition}-{split}.jsonl"
             for condition, home in homes.items()
         }
-        for split in TESTED
+        for split in job.recipe.tasks
     }
 
 
@@ -304,7 +306,7 @@ STAGE_TABLE: dict[str, Stage] = {
     "base-evaluation": Stage(
         "base",
         ("assets", "warm-start"),
-        ("evaluation", "prompts", "threads"),
+        ("evaluation", "prompts", "threads", "tasks"),
         (*_FLOOR, "evaluate", "mini/language.py"),
         evaluate_base,
     ),
@@ -318,7 +320,7 @@ STAGE_TABLE: dict[str, Stage] = {
     "evaluation": Stage(
         "run",
         ("assets", "grpo"),
-        ("evaluation", "prompts", "threads"),
+        ("evaluation", "prompts", "threads", "tasks"),
         (*_FLOOR, "evaluate", "mini/language.py"),
         evaluate_trained,
     ),

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Literal, Protocol
 
 from r1mm.errors import BadInput
+from r1mm.expected import Claim, Expected, Measured, Metric, ReferenceRow
 from r1mm.judge.statistics import (
     TEST_LEVEL,
     Difference,
@@ -29,7 +30,7 @@ from r1mm.judge.statistics import (
     shown_sign,
     wilson,
 )
-from r1mm.recipe import CONDITIONS, Claim, Condition, Expected, Measured, Metric, ReferenceRow, Strict
+from r1mm.recipe import CONDITIONS, Condition, Strict
 
 ClaimOutcome = Literal["reproduced", "partly", "not reproduced", "inconclusive"]
 Outcome = Literal["reproduced", "partly", "not reproduced", "inconclusive", "not judged"]

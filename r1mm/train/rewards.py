@@ -16,12 +16,18 @@ _FORMAT = r"<think>.*?</think>\s*<answer>.*?</answer>"
 _ANSWER = re.compile(r"<answer>(.*?)</answer>")  # without DOTALL, as upstream: an answer over several lines is not seen
 
 
-def matches_format(text: str, match: Literal["prefix", "full"]) -> bool:
+_BARE = r"<answer>.*?</answer>"
+
+
+def matches_format(text: str, match: Literal["prefix", "full", "bare"]) -> bool:
     """Whether a completion has the demanded form.
 
     `prefix`: `re.match` without DOTALL (033f53c to 9d576c7, when 82.5 was published): thoughts over several lines never
-    match.  `full`: `re.fullmatch` with DOTALL (from 9cd640a, 2025-02-08).
+    match.  `full`: `re.fullmatch` with DOTALL (from 9cd640a, 2025-02-08).  `bare`: the answer tag and nothing else, for
+    runs that are not to think (our choice; upstream has no such reward).
     """
+    if match == "bare":
+        return re.fullmatch(_BARE, text.strip(), re.DOTALL) is not None
     if match == "prefix":
         return re.match(_FORMAT, text) is not None
     return re.fullmatch(_FORMAT, text, re.DOTALL) is not None
@@ -53,7 +59,7 @@ def accuracy_reward(completions: Sequence[Sequence[dict[str, Any]]], solution: S
     return [float(is_accurate(text, truth)) for text, truth in zip(_texts(completions), solution, strict=True)]
 
 
-def format_reward_for(match: Literal["prefix", "full"]) -> Reward:
+def format_reward_for(match: Literal["prefix", "full", "bare"]) -> Reward:
     """The format reward of one code era, in TRL's form of a reward function."""
 
     def format_reward(completions: Sequence[Sequence[dict[str, Any]]], **_: Any) -> list[float]:

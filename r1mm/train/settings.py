@@ -39,7 +39,7 @@ def grpo_config(recipe: Recipe, output_dir: Path, seed: int, suppressed_tokens: 
     try:
         return GRPOConfig(
             **fields,
-            **run_fields(output_dir, seed, miniature=recipe.size == "miniature"),
+            **run_fields(output_dir, seed, miniature=recipe.miniature),
             generation_kwargs=generation,
             model_init_kwargs={"dtype": "bfloat16" if fields.get("bf16") else "float32"},
         )

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "r1mm"
 FLOORS = [
     {"errors", "processes", "progress"},
     {"recipe", "rundir", "gpus"},
+    {"expected"},
     {"recipe_files"},
     {"manifest", "vision"},
     {"data"},
@@ -23,6 +24,7 @@ FLOORS = [
     {"pipeline"},
     {"doctor", "verify"},
     {"terminal"},
+    {"verbs"},
     {"cli"},
     {"__main__"},
 ]

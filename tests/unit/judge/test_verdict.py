@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from r1mm.errors import BadInput
+from r1mm.expected import Claim, Expected, Measured, ReferenceRow
 from r1mm.judge.statistics import exact_share, wilson
 from r1mm.judge.verdict import EXIT_STATUS, Verdict, judge, measure
-from r1mm.recipe import Claim, Condition, Expected, Measured, ReferenceRow
+from r1mm.recipe import Condition
 
 SOURCE = "our choice: made up for this test"
 

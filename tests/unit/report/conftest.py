@@ -45,6 +45,11 @@ def recipe() -> Recipe:
             "devices": 1,
             "threads": setting(2),
             "base_seed": setting(0),
+            "family": "r1v",
+            "tasks": {
+                name: {"scorer": "counting", "items": name, "source": "our choice: a page under test"}
+                for name in ("id", "ood")
+            },
             "scenes": {
                 "train": scenes("clevr-like", 4000, [3, 8], "train", 1),
                 "id": scenes("clevr-like", 200, [3, 8], "evaluation", 2),

@@ -1,0 +1,86 @@
+"""What the verbs share: how a verb is added, and the options that several of them take."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from r1mm.stages import Job
+
+EXIT_STATUSES = """exit status:
+  0  reproduced (or, for verbs without a verdict, done)
+  1  failure: a stage started and could not finish; the same command goes on
+  2  bad input: nothing was written
+  3  not reproduced, or only partly
+  4  inconclusive: too few items or seeds to tell"""
+
+RUN_EXAMPLE = "run directory, e.g. runs/r1v-mini/images-fixed-seed1"
+_LARGEST_SEED = 2**32 - 1  # numpy's
+
+
+class AddVerb(Protocol):
+    """Adds a verb to the command line and returns its parser, for the verb's own arguments."""
+
+    def __call__(
+        self, name: str, run: Callable[[argparse.Namespace], int], short: str, long: str = ""
+    ) -> argparse.ArgumentParser:
+        """`short` stands in the list of verbs, `long` follows it in the verb's own help."""
+
+
+def whole_number(text: str) -> int:
+    """An argument that counts or seeds."""
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {_LARGEST_SEED}, is {text!r}") from error
+    if not 0 <= number <= _LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {_LARGEST_SEED}, is {text!r}")
+    return number
+
+
+def job_options(made: argparse.ArgumentParser) -> None:
+    """The arguments that say which job: recipe, variant, seeds, folder of runs."""
+    made.add_argument("recipe", help="name of a recipe (see `r1mm recipes list`), or a folder that holds recipe.yaml")
+    made.add_argument("--variant", help="reading of upstream to run; default: the recipe's own default")
+    made.add_argument("--seed", type=whole_number, default=1, help="seed of training (default 1)")
+    made.add_argument(
+        "--base-seed",
+        type=whole_number,
+        help="seed of a miniature's base model (default: the recipe's); runs of one base share its warm start",
+    )
+    made.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder that holds all run directories (default ./runs)"
+    )
+
+
+def launch_options(made: argparse.ArgumentParser) -> None:
+    """The arguments that say where stages run."""
+    made.add_argument(
+        "--launch",
+        choices=("auto", "local", "compose"),
+        default="auto",
+        help="where stages run: local processes, containers through docker compose, or auto (containers where the "
+        "recipe needs GPUs and an engine answers)",
+    )
+    made.add_argument("--image", help="run in this image, which the engine holds, instead of building one")
+
+
+def job_of_options(options: argparse.Namespace, variant: str | None) -> "Job":
+    """The job that `job_options` parsed."""
+    from r1mm.pipeline import make_job
+
+    return make_job(options.recipe, variant, options.seed, options.base_seed, options.runs)
+
+
+def print_json(value: Any) -> None:
+    """A verb's one JSON value on standard output."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    # Progress goes to standard error, so that --json leaves one object on standard output.
+    print(text, file=sys.stderr, flush=True)
