@@ -8,14 +8,14 @@ import difflib
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from r1mm.errors import BadInput
 
-STAGES = ("assets", "warm-start", "base-evaluation", "grpo", "evaluation", "verdict", "report")
-StageName = Literal["assets", "warm-start", "base-evaluation", "grpo", "evaluation", "verdict", "report"]
+StageName = Literal["assets", "warm-start", "base-evaluation", "base-gate", "grpo", "evaluation", "verdict", "report"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
 
 # The conditions under which a model is evaluated, and the sets it is evaluated on.
 Condition = Literal["base-think", "base-direct", "trained-think"]
@@ -268,6 +268,10 @@ class Recipe(Strict):
         if list(self.stages) != [stage for stage in STAGES if stage in self.stages]:
             raise ValueError(f"stages {self.stages} must keep the order {', '.join(STAGES)}")
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To training's processes: pydantic gives Setting[int] no name by which pickle could find it.
+        return Recipe.model_validate, (self.model_dump(),)
 
     def sections(self, names: tuple[str, ...]) -> dict[str, Any]:
         """The named top-level parts as plain JSON values, for hashing into a stage's inputs."""

@@ -28,7 +28,8 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?([eE][-+]?\d+)|[-+]?\d[\d_]*\.[\d_]*|[-+]?\.(inf|Inf)|\.(nan|NaN)"),
+    # To the end: `0.14.0` is no number.
+    re.compile(r"([-+]?(\d[\d_]*)(\.[\d_]*)?([eE][-+]?\d+)|[-+]?\d[\d_]*\.[\d_]*|[-+]?\.(inf|Inf)|\.(nan|NaN))$"),
     list("-+0123456789."),
 )
 Place = tuple[str | int, ...]
@@ -67,7 +68,8 @@ def read_yaml(path: Path) -> tuple[Any, dict[Place, int]]:
     return content, lines
 
 
-def _line_of(place: Place, lines: dict[Place, int]) -> int:
+def line_of(place: Place, lines: dict[Place, int]) -> int:
+    """The line of a place, or of the nearest part around it that stands in the file."""
     while place and place not in lines:
         place = place[:-1]
     return lines.get(place, 1)
@@ -77,7 +79,7 @@ def _explain(error: ValidationError, path: Path, lines: dict[Place, int], model:
     out = []
     for item in error.errors():
         place = tuple(item["loc"])
-        where = f"{path}:{_line_of(place, lines)}: {'.'.join(map(str, place)) or 'file'}"
+        where = f"{path}:{line_of(place, lines)}: {'.'.join(map(str, place)) or 'file'}"
         seen = repr(item["input"])
         seen = seen if len(seen) <= 80 else seen[:77] + "..."
         if item["type"] == "extra_forbidden":
@@ -98,36 +100,60 @@ def _explain(error: ValidationError, path: Path, lines: dict[Place, int], model:
 M = TypeVar("M", bound=BaseModel)
 
 
-def _merged(base: Any, changes: Any) -> Any:
-    """`base` with `changes` on top, mapping by mapping; a setting (a mapping with a source) is replaced whole."""
+def _merged(base: Any, changes: Any, place: Place = ()) -> Any:
+    """`base` with `changes` on top, mapping by mapping; what has a source (a setting, an asset) is replaced whole.
+
+    `key: null` takes the key away; KeyError with its place where `base` has no such key.
+    """
     if not (isinstance(base, dict) and isinstance(changes, dict)) or "source" in changes:
         return changes
-    return {key: _merged(base.get(key), changes[key]) if key in changes else base[key] for key in {**base, **changes}}
+    merged = dict(base)
+    for key, change in changes.items():
+        if change is not None:
+            merged[key] = _merged(base.get(key), change, (*place, key))
+        elif key in base:
+            del merged[key]
+        else:
+            raise KeyError((*place, key))
+    return merged
+
+
+def _extended(path: Path, content: Any, lines: dict[Place, int], own: tuple[str, ...]) -> Any:
+    """A file's content on top of that of the recipe that it `extends`: the same file in a sibling directory.
+
+    The keys in `own` are never taken over.
+    """
+    if not isinstance(content, dict) or "extends" not in content:
+        return content
+    where = f"{path}:{lines[('extends',)]}: extends {content['extends']!r}"
+    parent = path.parent.parent / str(content["extends"]) / path.name
+    if not parent.is_file():
+        raise BadInput(f"{where}, but there is no {parent}")
+    base, _ = read_yaml(parent)
+    if not isinstance(base, dict) or "extends" in base:
+        raise BadInput(f"{where}, and {parent} itself extends a recipe; extend that one")
+    changes = {key: content[key] for key in content if key != "extends"}
+    try:
+        return _merged({key: base[key] for key in base if key not in own}, changes)
+    except KeyError as error:
+        place = error.args[0]
+        raise BadInput(
+            f"{path}:{line_of(place, lines)}: {'.'.join(map(str, place))}: null takes away what {content['extends']} "
+            "does not have; remove the line"
+        ) from error
 
 
 # What a recipe never takes from the one that it extends: the readings of another result.
-_OWN = ("extends", "name", "variants", "options")
+_OWN = ("name", "variants", "options")
 
 
-def _extended(path: Path, content: Any, lines: dict[Place, int]) -> Any:
-    """A recipe's content on top of that of the recipe that it `extends`, a sibling directory."""
-    if not isinstance(content, dict) or "extends" not in content:
-        return content
-    parent = path.parent.parent / str(content["extends"]) / "recipe.yaml"
-    if not parent.is_file():
-        raise BadInput(f"{path}:{lines[('extends',)]}: extends {content['extends']!r}, but there is no {parent}")
-    base, _ = read_yaml(parent)
-    if not isinstance(base, dict) or "extends" in base:
-        raise BadInput(f"{path}:{lines[('extends',)]}: {parent} itself extends a recipe; extend that one")
-    merged: dict[str, Any] = _merged({key: base[key] for key in base if key not in _OWN}, content)
-    del merged["extends"]
-    # A whole section can be emptied: `evaluation: null` takes nothing over.
-    return {key: value for key, value in merged.items() if value is not None}
+def load_file(path: Path, model: type[M], own: tuple[str, ...] = ()) -> tuple[M, dict[Place, int]]:
+    """A YAML file in the form of `model`, on top of the one it extends, and the lines of what stands in it itself.
 
-
-def _load(path: Path, model: type[M]) -> tuple[M, dict[Place, int]]:
+    Raises BadInput with file and line.
+    """
     content, lines = read_yaml(path)
-    content = _extended(path, content, lines) if model is Recipe else content
+    content = _extended(path, content, lines, own)
     try:
         return model.model_validate(content), lines
     except ValidationError as error:
@@ -202,7 +228,7 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
     )
     for name, section, known, needed, what in sections:
         for key, setting in section.items():
-            where = f"{path}:{_line_of((name, key), lines)}: {name}.{key}"
+            where = f"{path}:{line_of((name, key), lines)}: {name}.{key}"
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -210,12 +236,12 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
             if key in OURS:
                 raise BadInput(f"{where}: is set by r1mm for every run (value {setting.value!r}); remove it")
         for key in sorted(needed - section.keys()):
-            raise BadInput(f"{path}:{_line_of((name,), lines)}: {name} lacks {key}; add it with its source")
+            raise BadInput(f"{path}:{line_of((name,), lines)}: {name} lacks {key}; add it with its source")
 
 
 def _check_batch(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
     def fail(key: str, text: str) -> None:
-        raise BadInput(f"{path}:{_line_of(('train', key), lines)}: train.{key}: {text}")
+        raise BadInput(f"{path}:{line_of(('train', key), lines)}: train.{key}: {text}")
 
     whole = ("num_generations", "max_steps")
     layout = ("per_device_train_batch_size", "gradient_accumulation_steps")
@@ -248,7 +274,7 @@ def _check_batch(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
 
 def load_recipe(path: Path) -> Recipe:
     """The checked recipe of a `recipe.yaml`.  Raises BadInput with file and line."""
-    recipe, lines = _load(path, Recipe)
+    recipe, lines = load_file(path, Recipe, _OWN)
     if recipe.name != path.parent.name:
         raise BadInput(f"{path}:{lines[('name',)]}: name {recipe.name!r} is not its directory's, {path.parent.name!r}")
     _check_keys(recipe, path, lines)
@@ -259,7 +285,7 @@ def load_recipe(path: Path) -> Recipe:
         try:
             resolved = resolve(recipe, name).recipe
         except BadInput as error:
-            raise BadInput(f"{path}:{_line_of(place, lines)}: {error}") from error
+            raise BadInput(f"{path}:{line_of(place, lines)}: {error}") from error
         _check_keys(resolved, path, lines)
         _check_batch(resolved, path, lines)
     return recipe
@@ -267,18 +293,28 @@ def load_recipe(path: Path) -> Recipe:
 
 def load_expected(path: Path, recipe: Recipe) -> Expected:
     """The checked `expected.yaml` beside a recipe.  Raises BadInput with file and line."""
-    expected, lines = _load(path, Expected)
+    expected, lines = load_file(path, Expected)
     if expected.recipe != recipe.name:
         raise BadInput(f"{path}:{lines[('recipe',)]}: is for recipe {expected.recipe!r}, not {recipe.name!r}")
+    ids: set[str] = set()
     for i, claim in enumerate(expected.claims):
-        where = f"{path}:{_line_of(('claims', i), lines)}: claim {claim.id!r}"
+        where = f"{path}:{line_of(('claims', i), lines)}: claim {claim.id!r}"
         if claim.variant not in recipe.variants:
             raise BadInput(f"{where}: variant {claim.variant!r} is none of {', '.join(recipe.variants)}")
         if claim.split not in recipe.tasks:
             raise BadInput(f"{where}: split {claim.split!r} is none of {', '.join(recipe.tasks)}")
-        rows = [row for row in expected.reference_rows if row.variant == claim.variant]
+        rows = [measured for measured in expected.reference_rows if measured.variant == claim.variant]
         if claim.reference is None and len(rows) < 2:
             raise BadInput(f"{where}: has no reference value, and {len(rows)} reference rows; give one, or two rows")
+        if claim.id in ids:
+            raise BadInput(f"{where}: another claim has this id; give each its own")
+        ids.add(claim.id)
+    for i, row in enumerate(expected.published_rows):
+        where = f"{path}:{lines[('published_rows', i)]}: row of {row.who!r}"
+        if row.split not in recipe.tasks:
+            raise BadInput(f"{where}: split {row.split!r} is none of {', '.join(recipe.tasks)}")
+        if row.variant is not None and row.variant not in recipe.variants:
+            raise BadInput(f"{where}: variant {row.variant!r} is none of {', '.join(recipe.variants)}")
     return expected
 
 
@@ -294,6 +330,15 @@ def find_recipe(name: str, root: Path | None = None) -> Path:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise BadInput(f"there is no recipe {name!r}; there are: {', '.join(names) or 'none'}{hint}")
+
+
+def of_family(name: str, size: str, root: Path | None = None) -> str:
+    """The recipe of a family that is of `size`; `name` itself where it is no family's."""
+    for folder in all_recipes(root):
+        recipe = load_recipe(folder / "recipe.yaml") if name in (folder / "recipe.yaml").read_text() else None
+        if recipe is not None and recipe.family == name != recipe.name and recipe.size == size:
+            return recipe.name
+    return name
 
 
 def all_recipes(root: Path | None = None) -> Iterator[Path]:

@@ -1,11 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from r1mm.errors import BadInput
 from r1mm.recipe import resolve
-from r1mm.recipe_files import RECIPES, all_recipes, find_recipe, grpo_fields, load_expected, load_recipe
+from r1mm.recipe_files import RECIPES, all_recipes, find_recipe, grpo_fields, load_expected, load_recipe, read_yaml
 from tests.tiny import tiny_recipe
 
 
@@ -196,3 +197,51 @@ def test_a_claim_without_anything_to_compare_with_is_refused(tmp_path: Path) -> 
     (folder / "expected.yaml").write_text(yaml.safe_dump(expected))
     with pytest.raises(BadInput, match="claim 'untaught': has no reference value, and 0 reference rows"):
         load_expected(folder / "expected.yaml", load_recipe(folder / "recipe.yaml"))
+
+
+def sibling(folder: Path, changes: dict[str, Any]) -> Path:
+    """A recipe that extends `tiny`, in a directory beside it."""
+    tiny_recipe(folder)
+    path = folder / "small" / "recipe.yaml"
+    path.parent.mkdir()
+    variants = yaml.safe_load((folder / "tiny" / "recipe.yaml").read_text())["variants"]
+    content = {"extends": "tiny", "name": "small", "variants": variants, **changes}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_a_sibling_states_only_what_differs(tmp_path: Path) -> None:
+    source = "our choice: to test what a sibling takes over"
+    changes = {"train": {"beta": {"value": 0.1, "source": source}}, "scenes": {"ood": None}, "tasks": {"ood": None}}
+    recipe, parent = load_recipe(sibling(tmp_path, changes)), load_recipe(tmp_path / "tiny" / "recipe.yaml")
+    assert (recipe.train["beta"].value, recipe.train["beta"].source) == (0.1, source)
+    assert {**recipe.train, "beta": parent.train["beta"]} == parent.train
+    assert parent.tasks.keys() - recipe.tasks.keys() == parent.scenes.keys() - recipe.scenes.keys() == {"ood"}
+    assert recipe.title == parent.title
+
+
+def test_taking_away_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = sibling(tmp_path, {"train": {"betta": None}})
+    line = line_of(path, "betta:")
+    with pytest.raises(BadInput, match=rf":{line}: train\.betta: null takes away what tiny does not have"):
+        load_recipe(path)
+
+
+def test_extending_nothing_and_a_sibling_of_a_sibling_are_refused(tmp_path: Path) -> None:
+    path = sibling(tmp_path, {})
+    text = path.read_text()
+    path.write_text(text.replace("extends: tiny", "extends: tinny"))
+    with pytest.raises(BadInput, match=r"recipe\.yaml:1: extends 'tinny', but there is no"):
+        load_recipe(path)
+    path.write_text(text)
+    other = tmp_path / "smaller" / "recipe.yaml"
+    other.parent.mkdir()
+    other.write_text(text.replace("extends: tiny", "extends: small"))
+    with pytest.raises(BadInput, match="itself extends a recipe; extend that one"):
+        load_recipe(other)
+
+
+def test_a_version_is_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "versions.yaml"
+    path.write_text("a: 0.14.0\nb: 1e-4\nc: 2.7.4.post1\nd: .5\ne: 4.\n")
+    assert read_yaml(path)[0] == {"a": "0.14.0", "b": 1e-4, "c": "2.7.4.post1", "d": 0.5, "e": 4.0}
