@@ -32,6 +32,11 @@ def solution_text(count: int) -> str:
     return f"<answer> {count} </answer>"
 
 
+def is_count(solution: str) -> bool:
+    """Whether a solution is a number in its tag."""
+    return _SOLUTION.fullmatch(solution.strip()) is not None
+
+
 def solution_count(solution: str, where: str) -> int:
     """The number in a solution.  BadInput when it has none."""
     found = _SOLUTION.fullmatch(solution.strip())
@@ -60,6 +65,20 @@ def _raise_refusal_to_write(error: BaseException) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
+def read_parquet(paths: Sequence[Path], cache: Path) -> Dataset:
+    """Parquet files as one dataset; the Arrow files that `datasets` makes of them lie in the folder `cache`.
+
+    Raises BadInput for a file that is no parquet file, and what `explained` makes of a refusal to write.
+    """
+    try:
+        return Dataset.from_parquet([str(path) for path in paths], cache_dir=str(cache))
+    except Exception as error:
+        with explained(cache):
+            _raise_refusal_to_write(error)
+        names = ", ".join(map(str, paths[:3]))
+        raise BadInput(f"{names} is not a readable parquet file ({error}); make or fetch it again") from error
+
+
 def load_counting(path: Path) -> Dataset:
     """A counting dataset from a parquet file; images decode when they are read.
 
@@ -67,13 +86,7 @@ def load_counting(path: Path) -> Dataset:
 
     Raises BadInput when the file is no parquet file, a column is missing, or a solution holds no number.
     """
-    cache = path.parent.parent / ".cache"
-    try:
-        dataset = Dataset.from_parquet(str(path), cache_dir=str(cache))
-    except Exception as error:
-        with explained(cache):
-            _raise_refusal_to_write(error)
-        raise BadInput(f"{path} is not a readable parquet file ({error}); make or fetch it again") from error
+    dataset = read_parquet([path], path.parent.parent / ".cache")
     missing = [column for column in FEATURES if column not in dataset.column_names]
     if missing:
         raise BadInput(
