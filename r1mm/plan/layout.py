@@ -1,0 +1,142 @@
+"""What a step has to do, whatever the machine, and how it is laid out on one."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from r1mm.errors import BadInput
+from r1mm.plan.shapes import Shape
+from r1mm.recipe import BASE_MODEL, TRAIN_SET, Recipe, Strict
+
+Sharding = Literal["ddp", "zero-2", "zero-3"]
+# bfloat16: weights in bfloat16 with float32 masters under DeepSpeed.  autocast: float32 weights, products in bfloat16.
+Precision = Literal["bfloat16", "autocast", "float32"]
+
+
+class Layout(Strict):
+    """One optimizer step on given devices.
+
+    `completions_per_device` is TRL's `per_device_train_batch_size`; processes x completions_per_device x accumulation
+    is prompts_per_step x num_generations, exactly.  `vllm_gpus` are set aside for a vLLM server; `vllm_memory` is the
+    share of each training GPU's memory that vLLM takes in colocate mode.
+    """
+
+    gpus: str
+    device: Literal["cpu", "cuda"]
+    nodes: int
+    processes: int
+    completions_per_device: int
+    accumulation: int
+    sharding: Sharding
+    offload: bool
+    gradient_checkpointing: bool
+    generation: Literal["transformers", "vllm-colocate", "vllm-server"]
+    vllm_gpus: int
+    vllm_memory: float | None
+
+    @property
+    def generated(self) -> int:
+        """Completions that one process makes per step; TRL generates them in one call."""
+        return self.completions_per_device * self.accumulation
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one optimizer step of a recipe computes.  Token counts are per completion and bounds from above.
+
+    `rescored`: the policy scores vLLM's completions once more before the update, to correct for vLLM's own log-probs.
+    """
+
+    prompts: int
+    group: int
+    prompt_tokens: int
+    image_tokens: int
+    completion_tokens: int
+    precision: Precision
+    reference: bool
+    images_in_logprobs: bool
+    rescored: bool
+    steps: int
+
+    @property
+    def completions(self) -> int:
+        """Of one optimizer step, on all devices."""
+        return self.prompts * self.group
+
+    @property
+    def tokens(self) -> int:
+        """Of one prompt with its completion, at most."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def under(self, sharding: Sharding) -> "Work":
+        """The work as ZeRO does it: deepspeed casts weights to bfloat16 beside float32 masters, autocast or not."""
+        cast = self.precision == "autocast" and sharding != "ddp"
+        return replace(self, precision="bfloat16") if cast else self
+
+
+# Sizes of the images of training sets whose images all have one.  Source: Deep-Agent/R1-V#91 (187 image tokens for
+# CLEVR's 480 x 320).
+IMAGE_SIZES = {
+    "leonardPKU/clevr_cogen_a_train": (480, 320),
+    "MMInstruction/Clevr_CoGenT_TrainA_70K_Complex": (480, 320),
+    "MMInstruction/Clevr_CoGenT_TrainA_R1": (480, 320),
+}
+_TEXT_TOKENS = 96  # the longest prompt without its image: system line, question, instruction (CLEVR's have about 53)
+
+
+def image_tokens(width: int, height: int, shape: Shape) -> int:
+    """Tokens of an image that the processor leaves at its size, rounded to whole tokens: 480 x 320 gives 17 x 11 = 187.
+
+    Raises BadInput for a size without pixels.
+    """
+    if width < 1 or height < 1:
+        raise BadInput(f"an image of {width} x {height} has no pixels; write its size as 480x320")
+    side = shape.tower.patch * shape.tower.merge
+    return max(1, round(width / side)) * max(1, round(height / side))
+
+
+def work_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None = None) -> Work:
+    """The work of one step of `recipe`.  `image` is (width, height) of the training images.
+
+    Without it, and for a training set whose images' size is not known, an image takes the whole prompt.
+    """
+    train = {key: setting.value for key, setting in recipe.train.items()}
+    if image is None:
+        repo = getattr(recipe.assets.get(TRAIN_SET), "repo", None)
+        image = IMAGE_SIZES.get(repo) if repo else (recipe.image_size.value,) * 2 if recipe.image_size else None
+    longest = recipe.max_prompt_length.value if recipe.max_prompt_length else None
+    most_pixels = recipe.processor["max_pixels"].value if "max_pixels" in recipe.processor else None
+    side = shape.tower.patch * shape.tower.merge
+    bound = most_pixels // side**2 if most_pixels else None
+    if image:
+        tokens = image_tokens(*image, shape)
+        tokens = min(tokens, bound) if bound else tokens
+        prompt = min(longest or tokens + _TEXT_TOKENS, tokens + _TEXT_TOKENS)
+    else:
+        prompt = longest or (bound or 1024) + _TEXT_TOKENS
+        tokens = min(bound or prompt, prompt)
+    wide = recipe.weights_dtype is None or recipe.weights_dtype.value == "float32"
+    return Work(
+        prompts=recipe.prompts_per_step.value,
+        group=train["num_generations"],
+        prompt_tokens=prompt,
+        image_tokens=tokens,
+        completion_tokens=train.get("max_completion_length", 256),
+        precision=("autocast" if train.get("bf16") else "float32") if wide else "bfloat16",
+        reference=train.get("beta", 0.0) != 0,
+        images_in_logprobs=recipe.factors.images_in_logprobs.value == "both",
+        rescored=bool(train.get("use_vllm")) and bool(train.get("vllm_importance_sampling_correction", True)),
+        steps=train["max_steps"],
+    )
+
+
+def base_repo(recipe: Recipe) -> str:
+    """The hub repository of the recipe's base model.  Raises BadInput for a recipe that makes its own."""
+    asset = recipe.assets.get(BASE_MODEL)
+    if asset is None or asset.kind != "model":
+        raise BadInput(f"recipe {recipe.name} makes its base model itself; give --model FOLDER with that model")
+    return asset.repo
+
+
+def exact_splits(completions: int, most: int) -> list[int]:
+    """Numbers of processes up to `most` over which a step's completions divide without a rest."""
+    return [count for count in range(1, most + 1) if completions % count == 0]
