@@ -2,14 +2,19 @@
 
 transformers writes a checkpoint file by file; a process killed meanwhile leaves half of one.  Here a checkpoint counts
 only once it is sealed: a list of its files' checksums, written last.
+
+With several processes the first of all writes, and decides for all where to go on; they share the run's folder.
 """
 
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.utils.tensorboard import SummaryWriter
 from transformers import (
     PreTrainedModel,
@@ -24,7 +29,7 @@ from transformers.integrations import TensorBoardCallback
 
 from r1mm.errors import BadInput, StageFailed
 from r1mm.progress import progress_bar
-from r1mm.rundir import FileStamp, explained, files_below, verify_file, write_json, write_jsonl
+from r1mm.rundir import FileStamp, explained, files_below, make_folder, verify_file, write_json, write_jsonl
 
 _SEAL = "sealed.json"
 
@@ -65,12 +70,40 @@ def checkpoint_step(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
+def agreed_checkpoint(trainer: Trainer, folder: Path) -> Path | None:
+    """The newest complete checkpoint, as the first process finds it.  BadInput, in every process, when damaged."""
+    found: list[Any] = [None, None]
+    if trainer.is_world_process_zero():
+        try:
+            found[0] = latest_checkpoint(folder)
+        except BadInput as error:
+            found[1] = str(error)
+    if trainer.args.world_size > 1:
+        broadcast_object_list(found)
+    if found[1] is not None:
+        raise BadInput(found[1])
+    checkpoint: Path | None = found[0]
+    return checkpoint
+
+
 class ResumesExactly(Trainer):
-    """A Trainer that takes a checkpoint's weights as `from_pretrained` does.
+    """A Trainer that saves one layout of files under DDP and ZeRO, and takes a checkpoint as `from_pretrained` does.
 
     transformers 5.23 saves Qwen2-VL under its published parameter names, which are not the module's own, and its
     Trainer loads a checkpoint by the module's own: it finds none, warns, and goes on with the weights it has.
     """
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if state_dict is not None:  # from deepspeed's engine
+            # Copies: that the head is the embedding can no longer be told from where they lie.
+            tied = self.model.all_tied_weights_keys
+            state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
+            # A ZeRO-3 model keeps every renaming that might be, a plain one only those its checkpoint needed; undoing
+            # one that was never done makes names that nobody published.
+            conversions = getattr(self.model, "_weight_conversions", None)
+            if conversions is not None:
+                self.model._weight_conversions = [each for each in conversions if each.was_used()]
+        super()._save(output_dir, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         model = self.model if model is None else model
@@ -84,7 +117,9 @@ def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> None:
     transformers looks at `max_steps` after a step, so that it would take one more.
     """
     if checkpoint is not None and checkpoint_step(checkpoint) >= trainer.args.max_steps:
-        trainer._load_from_checkpoint(str(checkpoint))
+        # deepspeed holds no whole weights to load into before it trains; `save_trained` takes the checkpoint's files.
+        if not trainer.is_deepspeed_enabled:
+            trainer._load_from_checkpoint(str(checkpoint))
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
@@ -95,27 +130,56 @@ def train_resumably(trainer: Trainer, folder: Path, metrics: Path, title: str, s
     `title` and `shown` are the progress bar's.  Raises BadInput for a damaged checkpoint, StageFailed for a gradient
     that is not finite.
     """
-    checkpoint = latest_checkpoint(folder)
+    checkpoint = agreed_checkpoint(trainer, folder)
     resumed = checkpoint_step(checkpoint)
     trainer.remove_callback(PrinterCallback)  # our bar and metrics file say the same, legibly
-    for callback in (
+    callbacks: list[TrainerCallback] = [
         SealCheckpoints(),
-        FiniteGradients(),
-        MetricsFile(metrics, resumed),
-        Progress(title, shown, resumed),
-        # What `r1mm dashboard` shows; steps that a kill made be done again are drawn once.
-        TensorBoardCallback(SummaryWriter(folder / "tensorboard", purge_step=resumed + 1, flush_secs=10)),
-    ):
+        FiniteGradients(
+            (lambda: trainer.model_wrapped.get_global_grad_norm()) if trainer.is_deepspeed_enabled else None
+        ),
+    ]
+    if trainer.is_world_process_zero():
+        callbacks += [
+            MetricsFile(metrics, resumed),
+            Progress(title, shown, resumed),
+            # What `r1mm dashboard` shows; steps that a kill made be done again are drawn once.
+            TensorBoardCallback(SummaryWriter(folder / "tensorboard", purge_step=resumed + 1, flush_secs=10)),
+        ]
+    for callback in callbacks:
         trainer.add_callback(callback)
     train_to_the_end(trainer, checkpoint)
 
 
+def save_trained(trainer: Trainer, folder: Path, target: Path) -> None:
+    """Leave the trained weights, safetensors, and their configuration in `target`.  Every process calls it.
+
+    `folder` holds the checkpoints: where deepspeed found nothing left to train, the last one's files are taken.
+    """
+    if trainer.is_deepspeed_enabled and trainer.deepspeed is None:
+        checkpoint = agreed_checkpoint(trainer, folder)
+        assert checkpoint is not None  # of the last step: nothing was left to train
+        if trainer.is_world_process_zero():
+            make_folder(target)
+            for path in checkpoint.iterdir():
+                if path.suffix == ".safetensors" or path.name.startswith(("config.", "generation_", "model.")):
+                    shutil.copyfile(path, target / path.name)
+    else:
+        trainer.save_model(str(target))
+    if trainer.is_world_process_zero():
+        # A pickle of what metrics and manifest already say in the open; a model folder holds no pickles.
+        (target / "training_args.bin").unlink(missing_ok=True)
+
+
 class SealCheckpoints(TrainerCallback):
-    """Seals each checkpoint once all of it is on disk."""
+    """Seals each checkpoint once all of it, from every process, is on disk."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called by the trainer after it has written `checkpoint-<step>`."""
-        seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        if args.world_size > 1:
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
 # TRL logs these as constants for a run like ours, or they are the library's own bookkeeping.
@@ -188,16 +252,32 @@ class Progress(TrainerCallback):
 
 
 class FiniteGradients(TrainerCallback):
-    """Stops the run before an update whose gradients are not finite."""
+    """Stops the run before an update whose gradients are not finite.
+
+    ZeRO has taken gradients apart, and made its update, by the time a callback sees the step: there `whole_norm` gives
+    the norm it found, and the run stops before anything of that update is written.
+    """
+
+    def __init__(self, whole_norm: Callable[[], Any] | None = None) -> None:
+        self.whole_norm = whole_norm
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         """Called by the trainer after the backward pass and clipping, before the update."""
+        if self.whole_norm is not None:
+            norm = self.whole_norm()
+            if norm is not None and not math.isfinite(norm):
+                raise StageFailed(_not_finite(args, state, f"the gradient's norm is {float(norm)}"))
+            return
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         if not torch.isfinite(torch.nn.utils.get_total_norm(list(gradients.values()))):
             worst = next((name for name, grad in gradients.items() if not torch.isfinite(grad).all()), "all, in sum,")
-            raise StageFailed(
-                f"step {state.global_step + 1}: the gradient of {worst} is not finite; stopped before the update, the "
-                f"last checkpoint in {args.output_dir} is kept"
-            )
+            raise StageFailed(_not_finite(args, state, f"the gradient of {worst} is not finite"))
+
+
+def _not_finite(args: TrainingArguments, state: TrainerState, what: str) -> str:
+    return (
+        f"step {state.global_step + 1}: {what}; stopped before the update, the last checkpoint in {args.output_dir} "
+        "is kept"
+    )

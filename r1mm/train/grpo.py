@@ -16,11 +16,15 @@ from trl import GRPOTrainer
 
 from r1mm.data.prompts import conversation
 from r1mm.errors import BadInput, StageFailed
-from r1mm.recipe import Recipe
+from r1mm.plan import Layout
+from r1mm.processor import load_processor
+from r1mm.recipe import Recipe, values
 from r1mm.rundir import write_bytes, write_json
-from r1mm.train.checkpoints import ResumesExactly, train_resumably
+from r1mm.train.checkpoints import ResumesExactly, save_trained, train_resumably
 from r1mm.train.images import decode_once, process_once
+from r1mm.train.prompt_length import refuse_long_prompts
 from r1mm.train.rewards import accuracy_reward, format_reward_for
+from r1mm.train.rollout import FreshRollouts
 from r1mm.train.settings import grpo_config
 from r1mm.vision import first_copies, shorten_vision_tower
 
@@ -30,20 +34,50 @@ _SHOWN = {
     "completions/mean_length": "tokens",
     "kl": "kl",
 }
+# The image processor's own names for upstream's two limits, both in pixels of an image.
+_EDGES = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
 
 
-class R1Trainer(ResumesExactly, GRPOTrainer):
+class R1Trainer(ResumesExactly, FreshRollouts, GRPOTrainer):
     """TRL's GRPOTrainer with the factor `images_in_logprobs`, and non-finite losses refused.
 
     `images_in_logprobs`: `both` gives policy and reference passes the images; `none` computes both from the text
     alone, image placeholders included, as Deep-Agent/R1-V@9d576c7 did (`model(input_ids)`).  Generation always sees
-    the images.
+    the images.  `schedule_steps`: the length of the learning-rate schedule where it is not `max_steps`: upstream's
+    100 steps are the first of 8,750.  `base`: the checkpoint that training starts from, whose processor is kept.
+    `longest_prompt`, in tokens: a prompt beyond it stops the run.
     """
 
-    def __init__(self, *args: Any, images_in_logprobs: str, incident_folder: Path, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        images_in_logprobs: str,
+        incident_folder: Path,
+        base: Path,
+        schedule_steps: int | None = None,
+        longest_prompt: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.images_in_logprobs = images_in_logprobs
         self.incident_folder = incident_folder
+        self.base = base
+        self.schedule_steps = schedule_steps
+        self.longest_prompt = longest_prompt
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule over `schedule_steps`, of which `max_steps` are taken."""
+        return super().create_scheduler(self.schedule_steps or num_training_steps, optimizer)
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        outputs: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        longest = int(outputs["prompt_mask"].sum(1).max())
+        if self.longest_prompt is not None and longest > self.longest_prompt:
+            raise StageFailed(
+                f"step {self.state.global_step + 1}: a prompt has {longest} tokens, more than max_prompt_length "
+                f"{self.longest_prompt}; remove such items from the training set, or raise max_prompt_length"
+            )
+        return outputs
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         if self.images_in_logprobs == "none":
@@ -91,9 +125,10 @@ class R1Trainer(ResumesExactly, GRPOTrainer):
         ]
         # As the model saw them: normalised pixels, the patches of one image after the other.
         images = {f"image-{image}": pixels[image_of_row.index(image)].contiguous() for image in set(image_of_row)}
-        write_bytes(self.incident_folder / f"nonfinite-step-{step}.safetensors", save(images))
+        name = f"nonfinite-step-{step}" + (f"-rank-{self.args.process_index}" if self.args.world_size > 1 else "")
+        write_bytes(self.incident_folder / f"{name}.safetensors", save(images))
         return write_json(
-            self.incident_folder / f"nonfinite-step-{step}.json",
+            self.incident_folder / f"{name}.json",
             {"step": step, "loss": repr(loss.item()), "groups": groups},
         )
 
@@ -112,28 +147,39 @@ def build_trainer(
     seed: int,
     folder: Path,
     suppressed: Callable[[Any], list[int]],
+    layout: Layout | None = None,
 ) -> R1Trainer:
     """The trainer of one run, as the recipe sets it.  `suppressed` gives the token ids that are never sampled.
 
-    Raises BadInput for a dataset smaller than one step.
+    A full recipe needs its plan's `layout`; in each of its processes, as `distributed.in_processes` starts them.
+    Raises BadInput for a dataset smaller than one step, and prompts longer than the recipe's max_prompt_length.
     """
     prompts = recipe.prompts_per_step.value
     if len(dataset) < prompts:
         raise BadInput(f"the training set has {len(dataset)} items, one step needs {prompts}; give a larger set")
-    processor = AutoProcessor.from_pretrained(model, padding_side="left")
+    processor = load_processor(model)
+    limits = {_EDGES[name]: pixels for name, pixels in values(recipe.processor).items()}
+    processor.image_processor.size = dict(processor.image_processor.size) | limits
+    longest = recipe.max_prompt_length.value if recipe.max_prompt_length else None
+    if longest is not None:
+        refuse_long_prompts(dataset, recipe.prompts.train.value, processor, longest)
     process_once(processor)
     trainer = R1Trainer(
         model=str(model),
         reward_funcs=[accuracy_reward, format_reward_for(recipe.factors.format_match.value)],
-        args=grpo_config(recipe, folder, seed, suppressed(processor.tokenizer)),
+        args=grpo_config(recipe, folder, seed, suppressed(processor.tokenizer), layout),
         train_dataset=training_rows(dataset, recipe.prompts.train.value),
         processing_class=processor,
         images_in_logprobs=recipe.factors.images_in_logprobs.value,
         incident_folder=folder,
+        base=model,
+        schedule_steps=recipe.schedule_steps.value if recipe.schedule_steps else None,
+        longest_prompt=longest,
     )
     for network in (trainer.model, trainer.ref_model):
-        if network is not None:
-            shorten_vision_tower(network)
+        plain = getattr(network, "module", network)  # without deepspeed's engine, or DDP, around it
+        if plain is not None and plain.config.model_type == "qwen2_vl":  # Qwen2.5-VL's tower is another
+            shorten_vision_tower(plain)
     return trainer
 
 
@@ -153,9 +199,7 @@ def train_grpo(trainer: R1Trainer, folder: Path, metrics: Path) -> None:
             f"step {trainer.state.global_step + 1}: the policy's probabilities are not finite; stopped before the "
             f"update. The last checkpoint in {folder} is kept; lower train.learning_rate"
         ) from error
-    trainer.save_model(str(folder / "model"))
-    # A pickle of what metrics and manifest already say in the open; a model folder holds no pickles.
-    (folder / "model" / "training_args.bin").unlink(missing_ok=True)
-    # The tokenizer keeps the padding of its last call, and would be saved with it.
-    trainer.processing_class.tokenizer.backend_tokenizer.no_padding()
-    trainer.processing_class.save_pretrained(folder / "model")
+    save_trained(trainer, folder, folder / "model")
+    if trainer.is_world_process_zero():
+        # The base model's own: limits on images, padding of the last call and Pillow are training's alone.
+        AutoProcessor.from_pretrained(trainer.base).save_pretrained(folder / "model")

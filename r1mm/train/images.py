@@ -12,17 +12,22 @@ from datasets import Dataset, Image
 from transformers import ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
 
+from r1mm.data.images import decode_image
+
 
 def decode_once(dataset: Dataset, column: str = "image") -> Dataset:
-    """`dataset` with images that are decoded when a batch is read; copies of an image are one object."""
-    feature = Image()
+    """`dataset` with images that are decoded when a batch is read; copies of an image are one object.
+
+    Reading raises BadInput for an image that does not decode, with its item's name where there is a column `item`.
+    """
 
     def decode(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
         if column not in columns:
             return columns
         keys = [(encoded["bytes"], encoded["path"]) for encoded in columns[column]]
-        distinct = dict(zip(keys, columns[column], strict=True))
-        decoded = {key: feature.decode_example(encoded) for key, encoded in distinct.items()}
+        names = columns.get("item") or ["an item"] * len(keys)
+        distinct = dict(zip(keys, zip(columns[column], names, strict=True), strict=True))
+        decoded = {key: decode_image(encoded, str(name)) for key, (encoded, name) in distinct.items()}
         return {**columns, column: [decoded[key] for key in keys]}
 
     return dataset.cast_column(column, Image(decode=False)).with_transform(decode)

@@ -105,7 +105,7 @@ class _WeightedTrainer(ResumesExactly):
 def supervised_config(settings: dict[str, Any], output_dir: Path, seed: int) -> TrainingArguments:
     """transformers' settings, from those of `settings` that are fields of TrainingArguments."""
     fields = {key: value for key, value in settings.items() if key in TrainingArguments.__dataclass_fields__}
-    return TrainingArguments(**fields, **run_fields(output_dir, seed, miniature=True), remove_unused_columns=False)
+    return TrainingArguments(**fields, **run_fields(output_dir, seed, cpu=True), remove_unused_columns=False)
 
 
 def train_supervised(

@@ -138,7 +138,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_groups(
 
 
 def test_a_recipe_may_not_set_what_every_run_sets(tmp_path: Path) -> None:
-    assert run_fields(tmp_path, 1, miniature=True).keys() <= OURS
+    assert run_fields(tmp_path, 1, cpu=True).keys() <= OURS
 
 
 def test_the_weights_of_a_checkpoint_come_back(folder: Path, tmp_path: Path) -> None:

@@ -56,3 +56,12 @@ def test_rewards_in_the_trainers_form() -> None:
     assert reward.__name__ == "format_reward"
     assert reward(completions, solution=solutions) == [1.0, 0.0]
     assert format_reward_for("prefix")(completions) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "text", ["<answer> \uff13 </answer>", "There are \uff13 items.", "the total is $0/0$", r"$\frac{1}{0}$"]
+)
+def test_what_math_verify_cannot_work_out_is_not_equal(text: str) -> None:
+    # As upstream, whose except clause lets the strings decide: a sampled completion must not end a run.
+    assert not is_accurate(text, "<answer> 3 </answer>")
+    assert is_accurate("<answer>\uff13</answer>", "<answer>\uff13</answer>")
