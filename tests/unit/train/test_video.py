@@ -1,0 +1,93 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
+
+from r1mm.train.video import call_with_clips, clip_positions
+
+CLIP = 7
+
+
+def positions(ids: list[list[int]], mask: list[list[int]], grids: list[list[int]]) -> torch.Tensor:
+    return clip_positions(
+        torch.tensor(ids), torch.tensor(mask), torch.tensor(grids).reshape(-1, 3), video_token=CLIP, merge=2
+    )
+
+
+def test_text_after_a_clip_longer_than_high_and_wide_starts_after_its_last_frame() -> None:
+    # t = 3, merged height 1, merged width 2: three frames of two tokens.
+    found = positions([[3, *[CLIP] * 6, 4, 50]], [[1] * 9], [[3, 2, 4]])[:, 0].tolist()
+    assert found == [
+        [0, 1, 1, 2, 2, 3, 3, 4, 5],
+        [0, 1, 1, 1, 1, 1, 1, 4, 5],
+        [0, 1, 2, 1, 2, 1, 2, 4, 5],
+    ]
+
+
+def test_padding_counts_nothing() -> None:
+    left = positions(
+        [[0, 0, 3, CLIP, CLIP, 4], [3, CLIP, CLIP, 4, 50, 0]], [[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]], [[2, 2, 2]] * 2
+    )
+    assert left[0].tolist() == [[0, 0, 0, 1, 2, 3], [0, 1, 2, 3, 4, 0]]
+
+
+def test_clips_of_one_row_follow_each_other() -> None:
+    found = positions([[3, CLIP, CLIP, 4, 3, CLIP, CLIP, 4]], [[1] * 8], [[2, 2, 2], [1, 2, 4]])
+    assert found[:, 0].tolist() == [
+        [0, 1, 2, 3, 4, 5, 5, 7],
+        [0, 1, 1, 3, 4, 5, 5, 7],
+        [0, 1, 1, 3, 4, 5, 6, 7],
+    ]
+
+
+@pytest.mark.parametrize("grid", [[2, 4, 4], [2, 4, 8], [1, 8, 2]])
+def test_where_a_clip_is_short_the_library_agrees(grid: list[int]) -> None:
+    tokens = grid[0] * grid[1] * grid[2] // 4
+    ids, mask = torch.tensor([[0, 3, *[CLIP] * tokens, 4, 50, 51]]), torch.tensor([[0, *[1] * (tokens + 4)]])
+    carrier = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2)))
+    carrier.get_vision_position_ids = Qwen2VLModel.get_vision_position_ids.__get__(carrier)
+    theirs, _ = Qwen2VLModel.get_rope_index(
+        carrier, ids, (ids == CLIP).int() * 2, video_grid_thw=torch.tensor([grid]), attention_mask=mask
+    )
+    assert positions(ids.tolist(), mask.tolist(), [grid]).equal(theirs)
+
+
+@pytest.mark.parametrize(
+    ("ids", "grids", "words"),
+    [
+        ([3, CLIP, CLIP, 4], [[3, 2, 2]], "row 0 has 2 placeholders where a clip of 3 x 1 x 1 is due"),
+        ([3, CLIP, 4], [], "row 0 has 1 placeholders where a clip of 0 x 0 x 0 is due"),
+        ([3, CLIP, 4], [[1, 2, 2], [1, 2, 2]], "1 clips of 2 have no placeholders"),
+    ],
+)
+def test_placeholders_that_are_not_those_of_the_clips_are_refused(
+    ids: list[int], grids: list[list[int]], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        positions([ids], [[1] * len(ids)], grids)
+
+
+def test_an_image_with_frames_reaches_the_model_as_a_clip() -> None:
+    called: dict[str, Any] = {}
+    pixels, grids = torch.zeros(8, 12), torch.tensor([[2, 2, 2]])
+    ids = torch.tensor([[3, CLIP, CLIP, 4]])
+    call_with_clips(
+        lambda **inputs: called.update(inputs),
+        CLIP,
+        2,
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        mm_token_type_ids=ids * 0,
+        pixel_values=pixels,
+        image_grid_thw=grids,
+        labels=ids,
+    )
+    assert called.keys() == {
+        *("input_ids", "attention_mask", "labels", "position_ids"),
+        *("pixel_values_videos", "video_grid_thw"),
+    }
+    assert called["pixel_values_videos"] is pixels
+    assert called["video_grid_thw"] is grids
+    assert called["position_ids"].shape == (3, 1, 4)
