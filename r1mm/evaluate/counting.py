@@ -1,109 +1,70 @@
-"""The counting task: how an output is parsed and scored, on fresh outputs and on recorded ones alike.
+"""How a number is read out of an output of a counting task.
 
-Source of the rule: Deep-Agent/R1-V@bbbbe3d:src/eval/test_qwen2vl_counting_superclevr.py: the first match of the pattern
-decides, an output without a match is wrong.
+Source of the strict rule: Deep-Agent/R1-V@bbbbe3d:src/eval/test_qwen2vl_counting_superclevr.py: the first match of the
+pattern decides, an output without a match is wrong.  The lenient rule is ours.
 """
 
-import json
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from r1mm.errors import BadInput
-from r1mm.rundir import read_jsonl
 
 _ANSWER = re.compile(r"<answer>\s*(\d+)\s*</answer>")
-_THOUGHT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 _BARE = re.compile(r"<answer>\s*\d+\s*</answer>")
+_TRUTH = re.compile(r"(?:<answer>)?\s*(\d+)\s*(?:</answer>)?")
 
-
-class Output(BaseModel):
-    """One evaluated output.  `tokens` counts the completion without its end token; `parsed` is None if unparsable.
-
-    `format`: thinks, then answers, over any number of lines.  `direct`: nothing but the answer tag.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    item: str
-    prompt: str
-    completion: str
-    tokens: int
-    truth: int
-    parsed: int | None
-    correct: bool
-    format: bool
-    direct: bool
+_WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+)
+# Whole numbers that stand alone: no part of a decimal, of a negative number, or of a word with letters.
+_DIGITS = re.compile(r"(?<![A-Za-z0-9_.-])\d+(?![A-Za-z0-9_]|\.\d)")
+_WORD = re.compile(rf"(?<![A-Za-z0-9_-])({'|'.join(_WORDS)})(?![A-Za-z0-9_-])", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])\s*|\n+")  # Qwen's full stops too
 
 
 def parse_count(completion: str) -> int | None:
-    """The number that an output answers with, or None."""
+    """The number that an output answers with, or None: what the first `<answer> digits </answer>` holds."""
     found = _ANSWER.search(completion)
     return int(found.group(1)) if found else None
 
 
-def score(item: str, prompt: str, completion: str, tokens: int, truth: int) -> Output:
-    """An output with its marks."""
-    text = completion.strip()
-    parsed = parse_count(completion)
-    return Output(
-        item=item,
-        prompt=prompt,
-        completion=completion,
-        tokens=tokens,
-        truth=truth,
-        parsed=parsed,
-        correct=parsed == truth,
-        format=_THOUGHT.fullmatch(text) is not None,
-        direct=_BARE.fullmatch(text) is not None,
-    )
+def is_bare_count(completion: str) -> bool:
+    """Whether an output is an answer tag with a number and nothing else."""
+    return _BARE.fullmatch(completion.strip()) is not None
 
 
-def read_outputs(path: Path) -> list[Output]:
-    """Evaluated outputs from our JSON lines.  BadInput names the file and line that is none."""
-    outputs = []
-    for number, row in enumerate(read_jsonl(path), 1):
-        try:
-            outputs.append(Output.model_validate(row))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise BadInput(f"{path}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if not outputs:
-        raise BadInput(f"{path} holds no outputs")
-    return outputs
+def count_of_truth(text: str) -> int | None:
+    """The number in a solution or ground truth, `<answer> 3 </answer>` or `3`; None when it is not of that form."""
+    found = _TRUTH.fullmatch(text.strip())
+    return int(found.group(1)) if found else None
 
 
-def _upstream_outputs(path: Path, rows: Sequence[dict[str, Any]]) -> list[Output]:
-    outputs = []
-    for number, row in enumerate(rows):
-        try:
-            question, truth = row["question"], int(row["ground_truth"])
-            completion = row["model_output"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(
-                f"{path}: results[{number}] lacks a usable question, ground_truth or model_output: {error}"
-            ) from error
-        outputs.append(
-            score(
-                Path(str(question.get("image_path", number))).name, question.get("question", ""), completion, 0, truth
-            )
-        )
-    return outputs
+def _answering_part(completion: str) -> str:
+    """The part of an output that gives its answer, as `parse_count_leniently` says; "" when there is none."""
+    _, tag, after = completion.rpartition("<answer>")
+    if tag:
+        return after.partition("</answer>")[0]
+    _, closed, after = completion.rpartition("</think>")
+    if "<think>" in completion and not closed:
+        return ""
+    sentences = [part for part in _SENTENCE_END.split(after if closed else completion) if part.strip()]
+    return sentences[-1] if sentences else ""
 
 
-def rescore(path: Path) -> list[Output]:
-    """Recorded outputs scored anew: our JSON lines, or the JSON that R1-V's evaluation script writes (`results`).
+def parse_count_leniently(completion: str) -> int | None:
+    """The number that a benevolent reader would take an output to answer with, or None.
 
-    Raises BadInput when the file is neither.
+    1. What the strict rule finds stands: the lenient rule only adds to it.
+    2. Else the answering part is looked at: what follows the last `<answer>`, up to `</answer>` or the end; in an
+       output without that tag the last sentence, or last line, after its thoughts.  An output that ends within its
+       thoughts (`<think>` never closed) has none: a number from there is a step, not an answer.
+    3. The last whole number in digits in that part counts, `C. 6` is 6; without any, the last number word from zero to
+       twenty.  Decimals, negative numbers, ordinals (`7th`) and compounds (`twenty-one`) are no counts.
     """
-    if path.suffix == ".jsonl":
-        return [score(o.item, o.prompt, o.completion, o.tokens, o.truth) for o in read_outputs(path)]
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("results"), list) or not content["results"]:
-        raise BadInput(f"{path} has no list `results`; give r1mm's .jsonl or the JSON of R1-V's evaluation script")
-    return _upstream_outputs(path, content["results"])
+    strict = parse_count(completion)
+    if strict is not None:
+        return strict
+    part = _answering_part(completion)
+    digits = _DIGITS.findall(part)
+    if digits:
+        return int(digits[-1])
+    words = _WORD.findall(part)
+    return _WORDS.index(words[-1].lower()) if words else None

@@ -16,11 +16,17 @@ def add(verb: AddVerb) -> None:
     score = verb(
         "score",
         _score,
-        "score recorded outputs of the counting task again",
-        "FILE is a generations/*.jsonl of r1mm, or the JSON that R1-V's evaluation script writes. The first\n"
-        "<answer> N </answer> decides; an output without one is wrong and counted as unparsed.",
+        "score recorded outputs of a task again, by upstream's rule and by a lenient one",
+        "TASK is a task of any recipe (superclevr-200, geoqa-754, ...), FILE a generations/*.jsonl of r1mm or the\n"
+        "JSON that R1-V's evaluation scripts write. counting: the first <answer> N </answer> decides, an output\n"
+        "without one is wrong and counted as unparsed; lenient: what a benevolent reader would take it to answer.\n"
+        "math: math-verify on the whole output; lenient: also on the answer alone, without its tags.",
     )
+    score.add_argument("task", metavar="TASK", help="name of a task, or recipe/task where recipes differ in it")
     score.add_argument("file", metavar="FILE", type=Path, help="recorded outputs")
+    score.add_argument(
+        "--prompts", metavar="FILE", type=Path, help="the task's prompts file, to check items, questions and truths"
+    )
 
 
 def _recipes(options: argparse.Namespace) -> int:
@@ -54,12 +60,16 @@ def _recipes(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from r1mm.evaluate.counting import rescore
-    from r1mm.terminal import score_summary
+    from r1mm.evaluate.recorded import score_recorded
+    from r1mm.evaluate.tasks import find_task
 
-    summary = score_summary(rescore(options.file))
+    summary = score_recorded(options.file, find_task(options.task), options.prompts)
     if options.json:
         print_json(summary)
-    else:
-        print(", ".join(f"{key} {value}" for key, value in summary.items()))
+        return 0
+    notes, changed = summary.pop("notes"), summary.pop("changed")
+    summary["changed"] = len(changed)
+    print(", ".join(f"{key} {value}" for key, value in summary.items() if value is not None))
+    for note in notes:
+        print(f"note: {note}")
     return 0

@@ -1,0 +1,152 @@
+"""An evaluated output and its marks, for every kind of task, on fresh outputs and on recorded ones alike."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from r1mm.errors import BadInput
+from r1mm.evaluate import counting, expressions
+from r1mm.rundir import read_jsonl
+
+Scorer = Literal["counting", "math"]
+Truth = int | str  # a number for counting, text for math
+
+_THOUGHT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+
+
+class Output(BaseModel):
+    """One evaluated output.  `tokens` counts the completion without its end token; `parsed` is None if unparsable.
+
+    `correct` is upstream's rule of the task, `lenient` whether a benevolent reader would count it as right; what is
+    correct is right leniently too.  `format`: thinks, then answers, over any number of lines.  `direct`: nothing but
+    the answer tag.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    item: str
+    prompt: str
+    completion: str
+    tokens: int
+    truth: int | str
+    parsed: int | str | None
+    correct: bool
+    lenient: bool
+    format: bool
+    direct: bool
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the outputs of one kind of task are read.  Both rights take (completion, truth)."""
+
+    parse: Callable[[str], Truth | None]
+    parse_leniently: Callable[[str], Truth | None]
+    right: Callable[[str, Any], bool]
+    right_leniently: Callable[[str, Any], bool]
+    bare: Callable[[str], bool]
+    truth: Callable[[str], Truth | None]
+    truth_form: str
+
+
+RULES: dict[Scorer, Rules] = {
+    "counting": Rules(
+        parse=counting.parse_count,
+        parse_leniently=counting.parse_count_leniently,
+        right=lambda completion, truth: counting.parse_count(completion) == truth,
+        right_leniently=lambda completion, truth: counting.parse_count_leniently(completion) == truth,
+        bare=counting.is_bare_count,
+        truth=counting.count_of_truth,
+        truth_form="a whole number, as in '<answer> 3 </answer>' or 3",
+    ),
+    "math": Rules(
+        parse=expressions.parse_expression,
+        parse_leniently=expressions.parse_expression_leniently,
+        right=expressions.is_right,
+        right_leniently=expressions.is_right_leniently,
+        bare=expressions.is_bare_answer,
+        truth=expressions.expression_of_truth,
+        truth_form="text, as in '<answer> 140° </answer>' or '140°'",
+    ),
+}
+
+
+def truth_of(scorer: Scorer, given: Any, where: str) -> Truth:
+    """The truth in a dataset's solution or a recorded ground truth.  BadInput, naming `where`, when there is none."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = str(given)
+    found = RULES[scorer].truth(given) if isinstance(given, str) else None
+    if found is None:
+        raise BadInput(f"{where}: the truth {given!r} is not {RULES[scorer].truth_form}; correct the data")
+    return found
+
+
+def score(scorer: Scorer, *, item: str, prompt: str, completion: str, tokens: int, truth: Truth) -> Output:
+    """An output with its marks."""
+    rules = RULES[scorer]
+    return Output(
+        item=item,
+        prompt=prompt,
+        completion=completion,
+        tokens=tokens,
+        truth=truth,
+        parsed=rules.parse(completion),
+        correct=rules.right(completion, truth),
+        lenient=rules.right_leniently(completion, truth),
+        format=_THOUGHT.fullmatch(completion.strip()) is not None,
+        direct=rules.bare(completion),
+    )
+
+
+def rescored(scorer: Scorer, output: Output, where: str) -> Output:
+    """An output marked anew from its text.  BadInput, naming `where`, when its truth is not of the scorer's kind."""
+    return score(
+        scorer,
+        item=output.item,
+        prompt=output.prompt,
+        completion=output.completion,
+        tokens=output.tokens,
+        truth=truth_of(scorer, output.truth, where),
+    )
+
+
+def _with_lenient_mark(row: dict[str, Any]) -> dict[str, Any]:
+    """A row from before outputs had that mark, when counting was the only task, with it."""
+    if "lenient" in row or not isinstance(row.get("completion"), str):
+        return row
+    return {**row, "lenient": RULES["counting"].right_leniently(row["completion"], row.get("truth"))}
+
+
+def read_outputs(path: Path) -> list[Output]:
+    """Evaluated outputs from our JSON lines.  BadInput names the file and line that is none."""
+    outputs = []
+    for number, row in enumerate(read_jsonl(path), 1):
+        try:
+            outputs.append(Output.model_validate(_with_lenient_mark(row)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BadInput(f"{path}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if not outputs:
+        raise BadInput(f"{path} holds no outputs")
+    return outputs
+
+
+def summary(scorer: Scorer, outputs: Sequence[Output]) -> dict[str, Any]:
+    """Counts over scored outputs.  `recovered`: unparsed ones in which the lenient rule finds an answer."""
+    n, right = len(outputs), sum(output.correct for output in outputs)
+    lenient = sum(output.lenient for output in outputs)
+    unparsed = [output for output in outputs if output.parsed is None]
+    return {
+        "n": n,
+        "right": right,
+        "accuracy": round(100 * right / n, 2),
+        "unparsed": len(unparsed),
+        "lenient_right": lenient,
+        "lenient_accuracy": round(100 * lenient / n, 2),
+        "recovered": sum(RULES[scorer].parse_leniently(output.completion) is not None for output in unparsed),
+        "format": sum(output.format for output in outputs),
+        "bare": sum(output.direct for output in outputs),
+    }

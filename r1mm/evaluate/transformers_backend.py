@@ -1,0 +1,123 @@
+"""Greedy generation with transformers: Qwen2-VL and Qwen2.5-VL checkpoints, on a CPU or a GPU."""
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, GenerationConfig
+
+from r1mm.data.prompts import conversation
+from r1mm.errors import BadInput, StageFailed
+from r1mm.processor import load_processor
+from r1mm.vision import shorten_vision_tower
+
+MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
+
+
+def model_type(folder: Path) -> str:
+    """The architecture of a checkpoint folder.
+
+    BadInput when it is none of ours, and when its weights are not safetensors: pickled weights can run any code.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = str(config.get("model_type"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInput(f"{folder} is no checkpoint folder: config.json cannot be read ({error})") from error
+    if found not in MODEL_TYPES:
+        raise BadInput(f"{folder} holds a model of type {found!r}; r1mm evaluates {' and '.join(MODEL_TYPES)}")
+    if not any(folder.glob("*.safetensors")):
+        pickled = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)]
+        seen = f"only pickled weights ({', '.join(sorted(pickled))}), which are refused" if pickled else "no weights"
+        raise BadInput(f"{folder} holds {seen}; give a checkpoint saved as safetensors")
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(folder: Path, dtype: str, device: str, written: int) -> tuple[Any, Any]:
+    """One model is kept from one task to the next; `written` tells a folder from itself before it was rewritten."""
+    kind = model_type(folder)
+    model = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+    )
+    if kind == "qwen2_vl":  # Qwen2.5-VL's tower attends in windows and is left as it is
+        shorten_vision_tower(model)
+    return model.eval().to(device), load_processor(folder)
+
+
+def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> tuple[Any, Any]:
+    """The model (in evaluation mode, `dtype` weights, on `device`) and processor of a checkpoint folder."""
+    model_type(folder)
+    return _loaded(folder, dtype, device, max(path.stat().st_mtime_ns for path in folder.glob("*.safetensors")))
+
+
+def prompt_lengths(processor: Any, prompts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """Tokens of each prompt with its image's; `sizes` are (width, height) in pixels."""
+
+    @functools.cache
+    def words(prompt: str) -> int:
+        text = processor.apply_chat_template(conversation(prompt), add_generation_prompt=True)
+        return len(processor.tokenizer(text)["input_ids"])
+
+    images = processor.image_processor
+
+    @functools.cache
+    def image_tokens(width: int, height: int) -> int:
+        return int(images.get_number_of_image_patches(height, width)) // int(images.merge_size) ** 2
+
+    return [words(prompt) + image_tokens(*size) for prompt, size in zip(prompts, sizes, strict=True)]
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The checkpoint's own, as `generate` takes them in upstream's scripts, and the tokenizer's."""
+    own = model.generation_config.eos_token_id
+    own = own if isinstance(own, list) else [own]
+    return sorted({int(token) for token in (*own, tokenizer.eos_token_id) if token is not None})
+
+
+def generate(
+    model_folder: Path,
+    rows: Sequence[tuple[Any, str]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    suppressed: list[int],
+    on_done: Callable[[int, str, int], None],
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> None:
+    """Answers every (image, prompt) of `rows` greedily, `batch_size` at a time; `on_done(row, completion, tokens)`.
+
+    Rows are done in their order, those of a batch together.  `suppressed` token ids are never produced, as in training.
+    What else the checkpoint's generation_config sets for greedy decoding, such as a repetition penalty, holds as it
+    does in upstream's scripts.  Raises StageFailed when the device's memory is too small for a batch.
+    """
+    model, processor = load_model(model_folder, dtype, device)
+    tokenizer = processor.tokenizer
+    ends = _end_tokens(model, tokenizer)
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        suppress_tokens=suppressed or None,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    for start in range(0, len(rows), batch_size):
+        batch = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
+        turns = [conversation(prompt) for _, prompt in batch]
+        texts = [processor.apply_chat_template(turn, add_generation_prompt=True) for turn in turns]
+        images = [[image] for image, _ in batch]
+        inputs = processor(text=texts, images=images, padding=True, return_tensors="pt").to(model.device)
+        try:
+            with torch.inference_mode():
+                generated = model.generate(**inputs, generation_config=config)
+        except torch.OutOfMemoryError as error:
+            raise StageFailed(
+                f"a batch of {len(batch)} prompts does not fit this device's memory; lower evaluation.batch_size"
+            ) from error
+        for i, ids in enumerate(generated[:, inputs["input_ids"].shape[1] :].tolist()):
+            length = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+            on_done(start + i, tokenizer.decode(ids[:length], skip_special_tokens=True), length)
