@@ -1,5 +1,6 @@
 """What the terminal shows of a verdict, a comparison, a score, a check."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from r1mm.doctor import Check
-from r1mm.evaluate.counting import Output
+from r1mm.expected import Line
 from r1mm.judge.verdict import EXIT_STATUS, WORST_FIRST
 from r1mm.verify import Finding
+
+
+def _console() -> Console:
+    """Standard output; a log or a pipe is wide enough for every column."""
+    return Console() if sys.stdout.isatty() else Console(width=140)
 
 
 def exit_status(verdict: dict[str, Any]) -> int:
@@ -49,23 +55,87 @@ def _score_table(verdict: dict[str, Any]) -> Table:
     return table
 
 
+def _recorded_table(recorded: dict[str, dict[str, Any]]) -> Table:
+    """Our outputs against upstream's own, on the same items."""
+    table = Table(
+        title="our outputs minus upstream's recorded ones on the same items: right in %, points, 95 % interval, "
+        "McNemar's p; on how many items both answer the same",
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("set", "ours", "recorded", "ours %", "recorded %", "points", "from", "to", "p", "n", "same"):
+        table.add_column(column, justify="left" if column in ("set", "ours", "recorded") else "right", no_wrap=True)
+    for split, by_name in recorded.items():
+        for found in by_name.values():
+            table.add_row(
+                *(split, found["ours"], found["theirs"]),
+                *(f"{100 * found[side] / found['n']:.1f}" for side in ("ours_right", "theirs_right")),
+                *(f"{found['points']:+.1f}", *(f"{found['interval'][end]:.1f}" for end in ("low", "high"))),
+                *(f"{found['p']:.2g}", str(found["n"]), str(found["same_answer"])),
+            )
+    return table
+
+
+def print_lines(lines: Sequence[Line]) -> None:
+    """Published, third-party and measured rows of one split in one table."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("who", "condition", "right", "n", "code", "source"):
+        table.add_column(column, justify="right" if column in ("right", "n") else "left", overflow="fold")
+    for line in lines:
+        count = "?" if line.n is None else str(line.n)
+        source = line.source if not line.note else f"{line.source}; {line.note}"
+        table.add_row(
+            *(escape(line.who), line.condition, f"{line.accuracy:.1f}%", count, escape(line.code)), escape(source)
+        )
+    _console().print(table)
+
+
+def print_answer(sentences: Sequence[str]) -> None:
+    """The answer in words, one sentence a line."""
+    console = _console()
+    for sentence in sentences:
+        console.print(escape(f"- {sentence}"), highlight=False)
+
+
+def print_gate(gate: dict[str, Any]) -> None:
+    """What the base gate found, and what to check where it does not simply pass."""
+    colour = {"passes": "green", "stops": "red", "unclear": "yellow"}.get(gate["state"], "cyan")
+    console = Console(stderr=gate["state"] in ("stops", "unclear"))
+    console.print(f"base gate: [{colour}]{gate['state']}[/{colour}]", highlight=False)
+    for words in gate["words"]:
+        console.print(f"    {escape(words)}", highlight=False)
+
+
 def print_verdict(verdict: dict[str, Any], page: Path) -> None:
-    """Scores, claims with their outcome, and where the report lies."""
-    console = Console()
+    """Scores, recorded comparisons, claims with their outcome, and where the report lies."""
+    console = _console()
     console.print(_score_table(verdict))
+    if verdict.get("recorded"):
+        console.print(_recorded_table(verdict["recorded"]))
     for claim in verdict["claims"]:
-        console.print(f"[bold]{claim['outcome']}[/bold]  {claim['statement']}  ({claim['split']})", highlight=False)
-        console.print(f"    {claim['words']}", highlight=False)
-    console.print(f"\n[bold]{verdict['outcome'].upper()}[/bold]: {verdict['headline']}", highlight=False)
+        counted = claim.get("counted", True)
+        said_by = (
+            " [third party's; not counted]" if claim.get("by") == "third party" else "" if counted else " [not counted]"
+        )
+        console.print(
+            f"[bold]{claim['outcome']}[/bold]  {escape(claim['statement'] + said_by)}  ({claim['split']})",
+            highlight=False,
+        )
+        console.print(f"    {escape(claim['words'])}", highlight=False)
+    console.print(f"\n[bold]{verdict['outcome'].upper()}[/bold]: {escape(verdict['headline'])}", highlight=False)
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 
-def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path) -> None:
-    """The variants of a recipe, one line each and split."""
-    console = Console()
+def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path, answer: Sequence[str] = ()) -> None:
+    """The variants of a recipe, one line each, seed and split, and the answer in words where there is one."""
+    console = _console()
     first = verdicts[0]
+    seeds = list(dict.fromkeys(verdict["seed"] for verdict in verdicts))
+    listed = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     table = Table(
-        title=f"{first['recipe']}, seed {first['seed']}, all variants: accuracy in %, base and control first",
+        title=f"{first['recipe']}, {listed}, all variants: accuracy in %, base and control first",
         title_justify="left",
         title_style="",
         box=box.SIMPLE_HEAD,
@@ -76,11 +146,12 @@ def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path) -> None:
             column, justify="left" if column in ("variant", "set", "outcome") else "right", no_wrap=column != "outcome"
         )
     for verdict in verdicts:
+        named = verdict["variant"] + (f", seed {verdict['seed']}" if len(seeds) > 1 else "")
         for split, scores in verdict["scores"].items():
             base, direct, trained = (scores[name] for name in ("base-think", "base-direct", "trained-think"))
             interval = trained["interval"]
             table.add_row(
-                *(verdict["variant"], split, f"{base['accuracy']:.1f}", f"{direct['accuracy']:.1f}"),
+                *(named, split, f"{base['accuracy']:.1f}", f"{direct['accuracy']:.1f}"),
                 *(f"{trained['accuracy']:.1f}", f"{interval['low']:.1f}", f"{interval['high']:.1f}"),
                 *(
                     f"{100 * trained['format'] / trained['n']:.0f}%",
@@ -90,20 +161,10 @@ def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path) -> None:
             )
         table.add_section()
     console.print(table)
+    for reason in dict.fromkeys(reason for verdict in verdicts for reason in verdict.get("why_not") or []):
+        console.print(escape(f"not comparable: {reason}"), highlight=False)
+    print_answer(answer)
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
-
-
-def score_summary(outputs: Sequence[Output]) -> dict[str, Any]:
-    """Counts over scored outputs."""
-    right = sum(output.correct for output in outputs)
-    return {
-        "n": len(outputs),
-        "right": right,
-        "accuracy": round(100 * right / len(outputs), 2),
-        "unparsed": sum(output.parsed is None for output in outputs),
-        "thinks": sum(output.format for output in outputs),
-        "bare": sum(output.direct for output in outputs),
-    }
 
 
 def print_checks(found: Sequence[Check]) -> None:
@@ -114,7 +175,7 @@ def print_checks(found: Sequence[Check]) -> None:
         table.add_row(mark, check.name, escape(check.seen))
         if not check.good:
             table.add_row("", "", escape(f"-> {check.remedy}"))
-    Console().print(table)
+    _console().print(table)
 
 
 _COLOURS = {"same": "green", "differs": "yellow", "damaged": "red", "unknown": "cyan"}
@@ -128,4 +189,4 @@ def print_findings(found: Sequence[Finding]) -> None:
     for finding in found:
         colour = _COLOURS[finding.state]
         table.add_row(f"[{colour}]{finding.state}[/{colour}]", finding.what, escape(finding.words))
-    Console().print(table)
+    _console().print(table)

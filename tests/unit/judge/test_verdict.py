@@ -9,8 +9,9 @@ import pytest
 
 from r1mm.errors import BadInput
 from r1mm.expected import Claim, Expected, Measured, ReferenceRow
+from r1mm.judge.outputs import measure
 from r1mm.judge.statistics import exact_share, wilson
-from r1mm.judge.verdict import EXIT_STATUS, Verdict, judge, measure
+from r1mm.judge.verdict import EXIT_STATUS, Verdict, judge
 from r1mm.recipe import Condition
 
 SOURCE = "our choice: made up for this test"

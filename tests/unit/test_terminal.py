@@ -1,0 +1,95 @@
+"""What the terminal shows of a verdict with recorded comparisons, of one that is not comparable, and of the gate."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1mm.expected import Expected
+from r1mm.judge.gate import base_gate
+from r1mm.judge.verdict import judge
+from r1mm.recipe_files import find_recipe, load_expected, load_recipe
+from r1mm.terminal import print_answer, print_comparison, print_gate, print_lines, print_verdict
+from tests.outputs import claim, first, outputs, scored
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def verdict(**changes: Any) -> dict[str, Any]:
+    claims = [
+        claim("gain", "near", 34.5, 12.0, by="authors"),
+        claim("accuracy", "near", 60.0, 8.0, by="third party"),
+    ]
+    whole: dict[str, Any] = {
+        "recipe": "r", "size": "full", "variant": "v", "seed": 1, "base_seed": None,
+        "outputs": {"set": outputs(96, 150)},
+        "recorded": {"set": {"base-think": scored(first(90)), "trained-think": scored(first(165))}},
+    }  # fmt: skip
+    found = judge(Expected(recipe="r", claims=claims, reference_rows=[]), **(whole | changes))
+    return found.model_dump(mode="json")
+
+
+def test_recorded_comparisons_and_third_parties(capsys: pytest.CaptureFixture[str]) -> None:
+    print_verdict(verdict(), Path("report.html"))
+    said = capsys.readouterr().out
+    assert "our outputs minus upstream's recorded ones" in said
+    line = next(line for line in said.splitlines() if "base-think" in line and "45.0" in line)
+    assert all(part in line for part in ("48.0", "+3.0", "194"))
+    assert "[third party's; not counted]" in said
+
+
+def test_a_run_that_is_not_comparable_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_verdict(verdict(comparable=False, why_not=["its model is another"]), Path("report.html"))
+    said = capsys.readouterr().out
+    assert "NOT JUDGED" in said
+    assert "not comparable  the statement" in said
+    assert said.count("its model is another") == 1
+
+
+def test_verdicts_of_before_are_still_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    old = verdict()
+    for key in ("recorded", "comparable", "why_not", "published_rows"):
+        del old[key]
+    for one in old["claims"]:
+        del one["by"]
+    print_verdict(old, Path("report.html"))
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_variants_with_their_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison([verdict()], Path("report.html"), ["82.5 is [not] what it was."])
+    assert "- 82.5 is [not] what it was." in capsys.readouterr().out
+    print_answer(["one", "two"])
+    assert capsys.readouterr().out.splitlines() == ["- one", "- two"]
+
+
+def test_a_gate_that_stops_speaks_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    gate = claim("base_accuracy", "near", 48.0, 8.0, gate=True)
+    expected = Expected(recipe="r", claims=[gate], reference_rows=[])
+    print_gate(base_gate(expected, "v", {"set": scored(first(160))}).model_dump(mode="json"))
+    shown = capsys.readouterr()
+    assert "base gate: stops" in shown.err
+    assert "check the evaluation prompt" in shown.err
+    assert shown.out == ""
+    print_gate(base_gate(expected, "v", {"set": scored(first(96))}).model_dump(mode="json"))
+    assert "base gate: passes" in capsys.readouterr().out
+
+
+def test_published_rows_stand_in_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = find_recipe("r1v-clevr-2b")
+    print_lines(load_expected(folder / "expected.yaml", load_recipe(folder / "recipe.yaml")).lines("superclevr-200"))
+    said = capsys.readouterr().out
+    for part in ("71.5%", "a user of #112", "82.5%", "42.5%"):
+        assert part in said
+
+
+def test_variants_of_several_seeds_that_are_not_comparable(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [verdict(seed=seed, comparable=False, why_not=["its model is another"]) for seed in (1, 2)]
+    print_comparison(found, Path("report.html"))
+    said = capsys.readouterr().out
+    assert "seeds 1, 2, all variants" in said
+    assert "v, seed 2" in said
+    assert said.count("not comparable: its model is another") == 1
