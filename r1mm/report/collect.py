@@ -2,46 +2,53 @@
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Image as ImageColumn
-from datasets import disable_progress_bars
-from PIL import Image
+from datasets import Dataset
+from PIL import Image, ImageOps
 
-from r1mm.data.counting import load_counting
+from r1mm.ledger import Entry, entries, load_ledger
 from r1mm.mini.render import contact_sheet
 from r1mm.recipe import Condition
-from r1mm.report.page import ComparisonInputs, ReportInputs
+from r1mm.recipe_files import load_recipe
+from r1mm.report.comparison import ComparisonInputs
+from r1mm.report.figures import Row
+from r1mm.report.page import ReportInputs
 from r1mm.rundir import read_jsonl
 
 # Output files by split and condition.
 Files = Mapping[str, Mapping[Condition, Path]]
+# The evaluated items by split, with columns item and image.
+Sets = Mapping[str, Dataset]
 _SHEET_ITEMS, _SHEET_COLUMNS = 36, 12
+_CELL = 160  # pixels that a cell of a contact sheet is wide or high at most
 
 
-def _pngs(assets: Path, split: str) -> list[bytes]:
-    disable_progress_bars()  # a report takes seconds
-    column = load_counting(assets / f"{split}.parquet").cast_column("image", ImageColumn(decode=False))["image"]
-    return [cell["bytes"] for cell in column]
-
-
-def _sheet(pngs: list[bytes]) -> bytes:
-    pixels = [np.asarray(Image.open(io.BytesIO(png))) for png in pngs[:_SHEET_ITEMS]]
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(contact_sheet(pixels, _SHEET_COLUMNS)).save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _pictures(assets: Path, splits: Mapping[str, Any]) -> tuple[Callable[[str, str], bytes], dict[str, bytes]]:
-    pngs = {split: _pngs(assets, split) for split in splits}
+def _sheet(images: Sequence[Image.Image]) -> bytes:
+    # Cells of one size: the first image's, or in its proportions; an image of other proportions gets a margin.
+    width, height = images[0].size
+    scale = min(1.0, _CELL / max(width, height))
+    cell = (max(1, round(width * scale)), max(1, round(height * scale)))
+    pixels = [np.asarray(ImageOps.pad(image.convert("RGB"), cell, color="white")) for image in images]
+    return _png(Image.fromarray(contact_sheet(pixels, _SHEET_COLUMNS)))
+
+
+def _pictures(sets: Sets) -> tuple[Callable[[str, str], bytes], dict[str, bytes]]:
+    number = {split: {name: i for i, name in enumerate(items["item"])} for split, items in sets.items()}
 
     def image_of(split: str, item: str) -> bytes:
-        return pngs[split][int(item.rpartition("-")[2])]
+        return _png(sets[split][number[split][item]]["image"])
 
-    return image_of, {split: _sheet(images) for split, images in pngs.items()}
+    return image_of, {split: _sheet(items[:_SHEET_ITEMS]["image"]) for split, items in sets.items()}
 
 
 def _run_inputs(
@@ -49,6 +56,7 @@ def _run_inputs(
     files: Files,
     image_of: Callable[[str, str], bytes],
     sheets: Mapping[str, bytes],
+    ledger: Sequence[Entry] = (),
 ) -> ReportInputs:
     def read(name: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((root / name).read_text(encoding="utf-8"))
@@ -62,16 +70,37 @@ def _run_inputs(
         verdict=read("verdict.json"),
         image_of=image_of,
         contact_sheets=sheets,
+        ledger=ledger,
     )
 
 
-def report_inputs(root: Path, files: Files, assets: Path) -> ReportInputs:
-    """What the page of the run at `root` shows; `files` are its outputs by split and condition."""
-    return _run_inputs(root, files, *_pictures(assets, files))
+def ledger_of(recipe_folder: Path, variant: str) -> list[Entry]:
+    """Upstream's settings beside ours under one variant; empty for a recipe without a ledger.
+
+    Raises BadInput where the recipe or its ledger is not right.
+    """
+    path = recipe_folder / "ledger.yaml"
+    if not path.is_file():
+        return []
+    recipe = load_recipe(recipe_folder / "recipe.yaml")
+    return entries(load_ledger(path, recipe), recipe, variant)
 
 
-def comparison_inputs(runs: Mapping[str, tuple[Path, Files]], assets: Path) -> ComparisonInputs:
-    """What the page that sets variants side by side shows; `runs` by variant: directory and output files."""
-    splits = next(iter(runs.values()))[1]
-    pictures = _pictures(assets, splits)
-    return ComparisonInputs(runs=[_run_inputs(root, files, *pictures) for root, files in runs.values()])
+def report_inputs(root: Path, files: Files, sets: Sets, ledger: Sequence[Entry] = ()) -> ReportInputs:
+    """What the page of the run at `root` shows.
+
+    `files` are its outputs by split and condition, `sets` the items, `ledger` what `ledger_of` gives.
+    """
+    return _run_inputs(root, files, *_pictures(sets), ledger)
+
+
+def comparison_inputs(
+    runs: Mapping[str, tuple[Path, Files]], sets: Sets, answer: Row | None = None
+) -> ComparisonInputs:
+    """What the page that sets variants side by side shows.
+
+    `runs` by variant: directory and output files; `answer` is answer.json's content, where it was asked for.
+    """
+    pictures = _pictures(sets)
+    found = [_run_inputs(root, files, *pictures) for root, files in runs.values()]
+    return ComparisonInputs(runs=found, answer=answer or {})

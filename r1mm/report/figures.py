@@ -70,6 +70,9 @@ CURVES = (
 )
 
 
+_MORE_DASHES: tuple[tuple[int, ...], ...] = ((1, 2), (8, 3, 2, 3), (2, 5))
+
+
 @dataclass(frozen=True)
 class LineStyle:
     """How a variant's curve is drawn: a paint of `PAINTS` and an SVG dash pattern (empty when solid)."""
@@ -110,15 +113,17 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 def line_styles(variants: Iterable[str], factors: Mapping[str, tuple[str, str]]) -> dict[str, LineStyle]:
     """One style per variant: colour tells format_match, dash tells images_in_logprobs.
 
-    `factors` maps a variant to its (format_match, images_in_logprobs).
+    `factors` maps a variant to its (format_match, images_in_logprobs).  Variants of the same factors, which differ in
+    other settings, take further dashes, so that no two look alike.
     """
-    return {
-        variant: LineStyle(
-            CONTROL if factors.get(variant, ("prefix", ""))[0] == "prefix" else TRAINED,
-            (5, 3) if factors.get(variant, ("", "both"))[1] == "none" else (),
-        )
-        for variant in variants
-    }
+    styles: dict[str, LineStyle] = {}
+    for variant in variants:
+        match, images = factors.get(variant, ("prefix", "both"))
+        paint = CONTROL if match == "prefix" else TRAINED
+        dashes = ((5, 3), *_MORE_DASHES) if images == "none" else ((), *_MORE_DASHES)
+        free = [dash for dash in dashes if LineStyle(paint, dash) not in styles.values()]
+        styles[variant] = LineStyle(paint, free[0] if free else dashes[-1])
+    return styles
 
 
 def _clean(svg: str, name: str, description: str) -> str:
@@ -143,7 +148,8 @@ def _clean(svg: str, name: str, description: str) -> str:
     return head + re.sub(r"\n\s*", "\n", body).strip()
 
 
-def _panel(name: str, title: str, description: str, height: float, draw: Draw, left: float = 44.0) -> str:
+def draw_panel(name: str, title: str, description: str, height: float, draw: Draw, left: float = 44.0) -> str:
+    """One `<svg>`: `name` is unique on its page, `height` in units of the viewBox, `draw` fills the axes."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a reader's own matplotlibrc must not change the page
         matplotlib.rcParams.update({**_RC, "svg.hashsalt": name})
@@ -208,7 +214,7 @@ def accuracy_bars(scores: Scores) -> str:
 
         items = [int(row["n"]) for row in by_condition.values() if row and "n" in row]
         count = f", {max(items)} items" if items else ""
-        return _panel(f"bars{index}", f"{split}{count}", f"Accuracy on {split}. {spoken}", 262, draw)
+        return draw_panel(f"bars{index}", f"{split}{count}", f"Accuracy on {split}. {spoken}", 262, draw)
 
     return "\n".join(panel(i, split, scores[split]) for i, split in enumerate(scores))
 
@@ -252,7 +258,7 @@ def training_curves(metrics: Sequence[Row]) -> str:
             _curve_limits(axes, limits, values)
 
         spoken = f"from {thick[0]:.3g} to {thick[-1]:.3g} over {len(values)} steps" if values else "not recorded"
-        return _panel(f"curve{index}", f"{title} ({unit})", f"{title}, {unit}: {spoken}", 214, draw)
+        return draw_panel(f"curve{index}", f"{title} ({unit})", f"{title}, {unit}: {spoken}", 214, draw)
 
     return "\n".join(panel(i, *curve) for i, curve in enumerate(CURVES)) if metrics else ""
 
@@ -283,7 +289,7 @@ def comparison_curves(
             _curve_limits(axes, limits, [value for _, values in lines.values() for value in values])
 
         spoken = "; ".join(f"{name} ends at {values[-1]:.3g}" for name, (_, values) in lines.items()) or "not recorded"
-        return _panel(f"compare{index}", f"{title} ({unit})", f"{title}, {unit}: {spoken}", 236, draw)
+        return draw_panel(f"compare{index}", f"{title} ({unit})", f"{title}, {unit}: {spoken}", 236, draw)
 
     shown = any(metrics_by_variant.values())
     return "\n".join(panel(i, *curve) for i, curve in enumerate(CURVES)) if shown else ""
@@ -370,7 +376,7 @@ def reference_strip(scores: Scores, comparisons: Mapping[str, Row], reference_ro
         spoken = "; ".join(
             f"{label}: " + (", ".join(f"{v:.1f}" for v in values) or "not measured") for label, values in lines
         )
-        return _panel(name, title, f"{title}. {spoken}", 76 + 38 * len(lines), draw, left=12.0)
+        return draw_panel(name, title, f"{title}. {spoken}", 76 + 38 * len(lines), draw, left=12.0)
 
     panels = [
         panel(f"strip{i}{'g' if gain else 'a'}", split, gain)

@@ -15,7 +15,9 @@ from PIL import Image
 
 from r1mm.errors import BadInput
 from r1mm.report import page
-from r1mm.report.page import ComparisonInputs, ReportInputs, build_comparison, build_report
+from r1mm.report import words as shown_as
+from r1mm.report.comparison import ComparisonInputs, build_comparison, factor_reading
+from r1mm.report.page import ReportInputs, build_report
 
 MadeUp = Callable[..., ReportInputs]
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
@@ -113,7 +115,7 @@ def test_the_report_says_every_claim_with_its_words_value_and_outcome(run: Repor
         assert claim["statement"] in shown
         assert claim["words"] in shown
         assert claim["outcome"] in shown
-        assert page.quantity(claim["value"], claim["unit"]).replace("\u00a0", " ") in shown
+        assert shown_as.quantity(claim["value"], claim["unit"]).replace("\u00a0", " ") in shown
 
 
 def test_the_parts_of_the_report_stand_in_order(report: str) -> None:
@@ -216,7 +218,7 @@ def test_missing_parts_leave_the_rest(run: ReportInputs) -> None:
     assert "states no claim" in shown
     assert "No paired comparison" in shown
     assert "Image not at hand" in shown
-    assert page.percent(run.verdict["scores"]["ood"]["trained-think"]["accuracy"]).replace("\u00a0", " ") in shown
+    assert shown_as.percent(run.verdict["scores"]["ood"]["trained-think"]["accuracy"]).replace("\u00a0", " ") in shown
 
 
 def test_claims_that_could_not_be_judged_show_dashes(run: ReportInputs) -> None:
@@ -261,7 +263,7 @@ def test_a_heavy_image_is_drawn_smaller() -> None:
     noise = Image.frombytes("RGB", (800, 600), random.Random(0).randbytes(800 * 600 * 3))
     out = io.BytesIO()
     noise.save(out, "PNG")
-    uri = page.data_uri(out.getvalue(), page.IMAGE_BYTES, page.IMAGE_SIDE)
+    uri = shown_as.data_uri(out.getvalue(), page.IMAGE_BYTES, page.IMAGE_SIDE)
     assert uri.startswith("data:image/jpeg;base64,")
     assert len(uri) < 300_000
 
@@ -274,8 +276,8 @@ def test_the_comparison_shows_each_variant_in_its_cell(runs: list[ReportInputs],
         cell = comparison[start : comparison.index("</div>", start)]
         assert run.resolved["variant"] in cell
         for split in ("id", "ood"):
-            assert page.percent(run.verdict["scores"][split]["trained-think"]["accuracy"]) in cell
-            assert page.signed(run.verdict["comparisons"][split]["gain"]["points"]) in cell
+            assert shown_as.percent(run.verdict["scores"][split]["trained-think"]["accuracy"]) in cell
+            assert shown_as.signed(run.verdict["comparisons"][split]["gain"]["points"]) in cell
     shown = words(Reader(comparison).text)
     assert "In these runs format_match switched the format; images_in_logprobs left it as it was." in shown
     assert "say nothing about the 2B model" in shown
@@ -316,21 +318,31 @@ def test_the_reading_follows_the_numbers(
         ("prefix", "none"): prefix_none, ("prefix", "both"): prefix_both,
         ("full", "none"): full_none, ("full", "both"): full_both,
     }  # fmt: skip
-    assert said in " ".join(page.factor_reading(shares))
+    assert said in " ".join(factor_reading(shares))
 
 
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (page.percent(82.5), "82.5\u00a0%"), (page.percent(None), page.ABSENT), (page.number(-3.14, 1), "\u22123.1"),
-        (page.signed(-0.04), "0.0"), (page.signed(12.34), "+12.3"), (page.share(3, 200), "1.5\u00a0%"),
-        (page.share(1, 0), page.ABSENT), (page.span({"low": 1, "high": 2.2}), "1.0 to 2.2"),
-        (page.span(None), page.ABSENT), (page.span({"low": 1}), page.ABSENT),
-        (page.span({"low": -1, "high": 2}, True), "\u22121.0 to +2.0"), (page.p_value(1e-9), "< 0.001"),
-        (page.p_value(0.0421), "0.042"), (page.duration(402.5), "6 min 42 s"), (page.duration(7261), "2 h 1 min"),
-        (page.quantity(0.5, "ratio"), "0.50 ratio"), (page.quantity(float("nan"), "points"), page.ABSENT),
+        (shown_as.percent(82.5), "82.5\u00a0%"),
+        (shown_as.percent(None), shown_as.ABSENT),
+        (shown_as.number(-3.14, 1), "\u22123.1"),
+        (shown_as.signed(-0.04), "0.0"),
+        (shown_as.signed(12.34), "+12.3"),
+        (shown_as.share(3, 200), "1.5\u00a0%"),
+        (shown_as.share(1, 0), shown_as.ABSENT),
+        (shown_as.span({"low": 1, "high": 2.2}), "1.0 to 2.2"),
+        (shown_as.span(None), shown_as.ABSENT),
+        (shown_as.span({"low": 1}), shown_as.ABSENT),
+        (shown_as.span({"low": -1, "high": 2}, True), "\u22121.0 to +2.0"),
+        (shown_as.p_value(1e-9), "< 0.001"),
+        (shown_as.p_value(0.0421), "0.042"),
+        (shown_as.duration(402.5), "6 min 42 s"),
+        (shown_as.duration(7261), "2 h 1 min"),
+        (shown_as.quantity(0.5, "ratio"), "0.50 ratio"),
+        (shown_as.quantity(float("nan"), "points"), shown_as.ABSENT),
     ],
-)  # fmt: skip
+)
 def test_numbers_read_well(shown: str, expected: str) -> None:
     assert shown == expected
 
