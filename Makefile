@@ -2,6 +2,7 @@
 #
 #   make reproduce-r1v [VARIANT=images-fixed|as-published|as-fixed|format-fixed|all] [SEED=1] [BASE_SEED=1] [RUNS=runs] [FRESH=1]
 #                      [LAUNCH=auto|local|compose] [IMAGE=name or id of an image that the engine holds]
+#                      [GPUS=8xA100-80G|1xH100-80G|...] [ASSETS=folder that serves every asset] [PAST_GATE=1] [SEED=1,2,3]
 #
 # Where images are built: BASE_IMAGE=NAME@sha256:... another base, CA_BUNDLE=FILE certificates of a proxy that inspects
 # TLS, WHEELS=DIR packages from a folder.  Where containers run: R1MM_MEMORY, R1MM_SHM, HF_TOKEN_FILE, DASHBOARD_PORT.
@@ -24,7 +25,8 @@ RESOLVE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 SEED ?= 1
 RUNS ?= runs
 LAUNCH ?= auto
-JOB = --launch $(LAUNCH) $(if $(IMAGE),--image $(IMAGE)) --seed $(SEED) --runs $(RUNS) $(if $(VARIANT),--variant $(VARIANT)) $(if $(BASE_SEED),--base-seed $(BASE_SEED)) $(if $(FRESH),--fresh)
+JOB = --launch $(LAUNCH) $(if $(IMAGE),--image $(IMAGE)) --seed $(SEED) --runs $(RUNS) $(if $(VARIANT),--variant $(VARIANT)) $(if $(BASE_SEED),--base-seed $(BASE_SEED)) $(if $(FRESH),--fresh) \
+	$(if $(GPUS),--gpus $(GPUS)) $(if $(ASSETS),--assets $(ASSETS)) $(if $(PAST_GATE),--past-gate)
 
 # Only what is set: an empty variable is not an absent one.
 $(foreach name,BASE_IMAGE CA_BUNDLE WHEELS R1MM_MEMORY R1MM_SHM HF_TOKEN_FILE DASHBOARD_PORT,$(if $($(name)),$(eval export $(name))))
@@ -35,8 +37,8 @@ $(foreach name,BASE_IMAGE CA_BUNDLE WHEELS R1MM_MEMORY R1MM_SHM HF_TOKEN_FILE DA
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-reproduce-r1v: $(READY) ## run R1-V to its verdict and report (here: the miniature)
-	@$(R1MM) reproduce r1v-mini $(JOB)
+reproduce-r1v: $(READY) ## run R1-V to its verdict and report (without a GPU: the miniature)
+	@$(R1MM) reproduce r1v $(JOB)
 
 test: lint test-unit test-recipes ## lint, unit tests, the R1-V miniature end to end
 
@@ -51,7 +53,7 @@ lint: $(READY) ## ruff, mypy (strict), hadolint, compose-lint
 	$(VENV)/bin/compose-lint --fail-on high compose.yaml docker/compose.gpu.yaml
 
 test-unit: $(READY) ## unit tests, under 90 seconds
-	$(VENV)/bin/pytest tests/unit
+	$(VENV)/bin/pytest tests/unit --numprocesses 2 --dist loadfile
 
 test-recipes: $(READY) ## the miniature end to end against its reference rows
 	$(VENV)/bin/pytest tests/recipes -m "not whole"
@@ -73,14 +75,16 @@ dashboard: $(READY) ## curves of all runs in a browser, on 127.0.0.1:6006 (DASHB
 setup: $(READY) ## create .venv from the locks
 
 # The stamp is written last: a set-up that was cut short is done again.
-$(READY): $(LOCKS)/bootstrap.txt $(LOCKS)/cpu.txt $(LOCKS)/dev.txt pyproject.toml
+$(READY): $(LOCKS)/bootstrap.txt $(LOCKS)/build.txt $(LOCKS)/cpu.txt $(LOCKS)/dev.txt $(LOCKS)/sharding.txt pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "r1mm needs Python 3.11 or 3.12; found: $$(python3 --version 2>&1 || true). Install one, or say which: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 2; fi
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 12) or sys.exit("r1mm needs Python 3.11 or 3.12; $(PYTHON) is %d.%d. Say which to use: make PYTHON=/path/to/python3.12" % v)'
 	@echo "set-up: $(VENV) with $$("$(PYTHON)" --version), packages by hash from $(LOCKS)/cpu.txt (about 5 GB, once)"
 	@rm -rf $(VENV)
 	@"$(PYTHON)" -m venv $(VENV) || { echo "$(PYTHON) cannot create a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install --quiet --require-hashes -r $(LOCKS)/bootstrap.txt
-	@$(UV) pip install --quiet --python $(VENV)/bin/python --compile-bytecode --require-hashes -r $(LOCKS)/cpu.txt -r $(LOCKS)/dev.txt
+	@# deepspeed has no wheel; its kernels are compiled when first used, not here.
+	@DS_BUILD_OPS=0 $(UV) pip install --quiet --python $(VENV)/bin/python --compile-bytecode --require-hashes \
+		--build-constraints $(LOCKS)/build.txt -r $(LOCKS)/cpu.txt -r $(LOCKS)/dev.txt -r $(LOCKS)/sharding.txt
 	@$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -88,6 +92,7 @@ locks: $(READY) ## resolve docker/locks/*.txt again from pyproject.toml
 	$(RESOLVE) pyproject.toml -o $(LOCKS)/cpu.txt
 	$(RESOLVE) pyproject.toml --extra gpu -o $(LOCKS)/gpu.txt
 	$(RESOLVE) --group dev --constraints $(LOCKS)/cpu.txt -o $(LOCKS)/dev.txt
+	$(RESOLVE) --group sharding --no-deps -o $(LOCKS)/sharding.txt
 	$(RESOLVE) --group bootstrap -o $(LOCKS)/bootstrap.txt
 	$(RESOLVE) --group sbom -o $(LOCKS)/sbom.txt
 	$(RESOLVE) --group build -o $(LOCKS)/build.txt

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from r1mm.pipeline import make_job
+from r1mm.job import make_job
 
 
 def content(root: Path, base: Path) -> dict[str, Any]:

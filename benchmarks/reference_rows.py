@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from r1mm.pipeline import make_job
+from r1mm.job import make_job
 
 
 def row(root: Path, source: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from r1mm.verbs import machine, recipes, runs
+from r1mm.verbs import assets, fidelity, ledger, machine, plan, recipes, runs
 from r1mm.verbs.common import EXIT_STATUSES
 
 OVERVIEW = f"""r1mm re-runs a published R1-style result on a vision-language model and says with statistics
@@ -23,6 +23,8 @@ whether it reproduces.
                                         all code eras from one base model, side by side
   r1mm reproduce r1v-mini --launch compose
                                         the same in a container, from an image built of this tree
+  r1mm plan r1v-clevr-2b --gpus 8xA100-80G
+                                        what it needs on these GPUs: batch, memory, time, cost
   r1mm verify runs/r1v-mini/images-fixed-seed1
                                         is every file what was recorded, would this tree make the same?
   r1mm doctor                           can this machine run it, and what to do where it cannot
@@ -45,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--json", action="store_true", help="print one JSON object instead of text")
         return made
 
-    for module in (runs, recipes, machine):
+    for module in (runs, recipes, ledger, plan, assets, fidelity, machine):
         module.add(verb)
     return parser
 

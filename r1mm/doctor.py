@@ -21,7 +21,7 @@ import psutil
 from r1mm.errors import BadInput, StageFailed
 from r1mm.gpus import MINIMUM_CAPABILITY, MINIMUM_DRIVER, gpus
 from r1mm.manifest import LOCKS, lock_here, machine
-from r1mm.pipeline import NEEDED_BYTES
+from r1mm.pipeline import MINIATURE_BYTES
 
 _MINIATURE_MEMORY_GB = 4
 _GPU_MEMORY_GB = 40  # Qwen2-VL-2B with its reference model, optimizer state and 8 completions, in bf16
@@ -112,9 +112,9 @@ def machine_checks(runs: Path) -> Iterator[Check]:
     )
     yield Check(
         "disk",
-        free >= NEEDED_BYTES,
+        free >= MINIATURE_BYTES,
         f"{free / 1e9:.1f} GB free at {place}",
-        f"a run needs {NEEDED_BYTES / 1e9:.1f} GB with its checkpoints; free some space or choose another --runs",
+        f"a miniature needs {MINIATURE_BYTES / 1e9:.1f} GB with checkpoints; free some space or choose another --runs",
     )
     yield Check(
         "write permission",
@@ -263,7 +263,8 @@ def hub_checks(*, needed: bool) -> Iterator[Check]:
         "hub",
         not reason,
         endpoint if not reason else f"{endpoint} does not answer ({reason})",
-        "full recipes load models and data from it: check the network, or serve it elsewhere with HF_ENDPOINT",
+        "full recipes load models and data from it: check the network, name a mirror with HF_ENDPOINT, or a folder "
+        "that holds them with --assets (make: ASSETS=)",
         needed,
     )
     try:
@@ -295,8 +296,8 @@ def checks(runs: Path, *, launch: str, wanted_gpus: int, image: str | None = Non
     return [*found, *hub_checks(needed=wanted_gpus > 0)]
 
 
-def preflight(*, launch: str, wanted_gpus: int, builds: str | None = None) -> None:
-    """Check what a run needs before it spends anything, and the image it `builds`.
+def preflight(*, launch: str, wanted_gpus: int, builds: str | None = None, hub: bool = False) -> None:
+    """Check what a run needs before it spends anything, the image it `builds` and the hub it fetches from included.
 
     BadInput names every check that fails, with what to do.
     """
@@ -306,6 +307,8 @@ def preflight(*, launch: str, wanted_gpus: int, builds: str | None = None) -> No
     if wanted_gpus and (launch == "local" or gpus()):
         # In containers a host without nvidia-smi decides nothing: its engine may hand out what it does not show.
         found += gpu_checks(wanted_gpus, launch=launch)
+    if hub:
+        found += hub_checks(needed=True)
     failing = [check for check in found if check.fails]
     if failing:
         raise BadInput("; ".join(f"{check.name}: {check.seen} -> {check.remedy}" for check in failing))

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1mm.data.access import LOCAL_VARIABLE
 from r1mm.errors import BadInput, StageFailed
 from r1mm.gpus import require_promised
+from r1mm.inputs import check_plan, fetched
+from r1mm.job import HOME_OF, HOMES, Home, Job, job_of, read_manifest
 from r1mm.launch.place import Place, Say, StageCall
 from r1mm.manifest import surroundings
-from r1mm.recipe import digest, resolve
-from r1mm.recipe_files import RECIPES, find_recipe, load_expected, load_recipe
+from r1mm.plan import parse_gpus
+from r1mm.plan.shapes import config_of_repo, read_shape
+from r1mm.recipe import BASE_MODEL, digest
+from r1mm.recipe_files import RECIPES
 from r1mm.rundir import (
     explained,
     forget_record,
@@ -30,66 +35,15 @@ from r1mm.rundir import (
     verify_file,
     write_json,
     write_record,
-    write_text,
 )
-from r1mm.stages import (
-    HOMES,
-    STAGE_TABLE,
-    Home,
-    Job,
-    default_base_seed,
-    expected_inputs,
-    generations,
-    new_record,
-    note_start,
-    started_path,
-)
+from r1mm.stages import GATE_FILE, PLAN_FILE, STAGE_TABLE, expected_inputs, new_record, note_start, started_path
 
 # Rendered sets, checkpoints with optimizer state, generations and pages of one miniature run, with room to spare.
-NEEDED_BYTES = 1_000_000_000
-
-
-def make_job(recipe: str, variant: str | None, seed: int, base_seed: int | None, runs: Path) -> Job:
-    """A checked job.  BadInput for an unknown recipe or variant, or files that do not hold together."""
-    folder = find_recipe(recipe)
-    loaded = load_recipe(folder / "recipe.yaml")
-    return Job(
-        recipe_folder=folder,
-        resolved=resolve(loaded, variant),
-        expected=load_expected(folder / "expected.yaml", loaded),
-        seed=seed,
-        base_seed=default_base_seed(loaded) if base_seed is None else base_seed,
-        runs=runs.resolve(),
-    )
-
-
-def read_manifest(root: Path) -> dict[str, Any]:
-    """The manifest of a run directory.  BadInput when it is none, or the manifest is damaged."""
-    path = root / "manifest.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{root} is no run directory (it has no manifest.json); give one that r1mm made") from error
-    except ValueError as error:
-        raise BadInput(f"{path} is damaged ({error}); restore it, or start anew with --fresh") from error
-    if not isinstance(content, dict):
-        raise BadInput(f"{path} is damaged (it holds {type(content).__name__}); restore it, or start anew with --fresh")
-    return content
-
-
-def job_of(root: Path) -> Job:
-    """The job whose run directory `root` is.  BadInput when it is none, or the recipe has changed its variants."""
-    manifest = read_manifest(root)
-    missing = [key for key in ("recipe_folder", "variant", "seed", "base_seed") if key not in manifest]
-    if missing:
-        raise BadInput(f"{root}/manifest.json has no {missing[0]!r}; give the directory of one variant and seed")
-    return make_job(
-        manifest["recipe_folder"],
-        manifest["variant"],
-        manifest["seed"],
-        manifest["base_seed"],
-        root.resolve().parent.parent,
-    )
+MINIATURE_BYTES = 1_000_000_000
+# Per parameter of a full recipe's checkpoint: weights, float32 masters and two moments.
+_CHECKPOINT_BYTES = 16
+# A training set's Arrow files beside the run, and all else that is not a checkpoint.
+_DATA_BYTES = 12_000_000_000
 
 
 def _check_identity(job: Job, home: Home) -> None:
@@ -138,7 +92,7 @@ def _refuse_foreign_start(job: Job, stage: str) -> None:
         raise BadInput(
             f"{path} is damaged ({error}); delete {path.parent} to redo stage {stage}, or start anew with --fresh"
         ) from error
-    _refuse_mixture(job.folder(entry.home), stage, before, entry.code(), expected_inputs(job, stage))
+    _refuse_mixture(job.folder(HOME_OF[stage]), stage, before, entry.code(), expected_inputs(job, stage))
 
 
 def is_done(job: Job, stage: str) -> bool:
@@ -148,7 +102,7 @@ def is_done(job: Job, stage: str) -> bool:
     not done then).
     """
     entry = STAGE_TABLE[stage]
-    root = job.folder(entry.home)
+    root = job.folder(HOME_OF[stage])
     record = read_record(root, stage)
     if record is None:
         _refuse_foreign_start(job, stage)
@@ -181,9 +135,9 @@ def _update_manifest(job: Job, home: Home, around: dict[str, Any]) -> None:
     path = root / "manifest.json"
     manifest: dict[str, Any] = read_manifest(root) if path.is_file() else {"created": _now()}
     manifest |= job.identity(home) | {"recipe_folder": _recipe_reference(job)} | around
-    manifest |= {"threads": job.recipe.threads.value, "stages": {}, "assets": {}}
+    manifest |= {"threads": job.recipe.threads.value, "gpus_planned": job.gpus, "stages": {}, "assets": {}}
     for stage in job.recipe.stages:
-        record = read_record(job.folder(STAGE_TABLE[stage].home), stage)
+        record = read_record(job.folder(HOME_OF[stage]), stage)
         if record is None:
             continue
         manifest["stages"][stage] = {
@@ -196,6 +150,9 @@ def _update_manifest(job: Job, home: Home, around: dict[str, Any]) -> None:
         }
         if stage == "assets":
             manifest["assets"] = {name: stamp.model_dump() for name, stamp in record.outputs.items()}
+            manifest |= {"fetched": fetched(job)} if job.recipe.assets else {}
+    if home == "run" and (root / PLAN_FILE).is_file():
+        manifest["plan"] = json.loads((root / PLAN_FILE).read_text(encoding="utf-8"))
     write_json(path, manifest)
 
 
@@ -215,7 +172,7 @@ def _start_anew(job: Job, say: Say) -> None:
         try:
             _check_identity(job, home)
             for stage in job.recipe.stages:
-                if STAGE_TABLE[stage].home == home:
+                if HOME_OF[stage] == home:
                     is_done(job, stage)
         except BadInput as error:
             say(str(error))
@@ -224,22 +181,34 @@ def _start_anew(job: Job, say: Say) -> None:
         _move_aside(job.folder("run"), say)
 
 
+def _needed_bytes(job: Job) -> int:
+    """What a run may write to its folder; a full recipe's models and data lie elsewhere, in the hub's cache."""
+    model = job.recipe.assets.get(BASE_MODEL)
+    if model is None or model.kind != "model" or os.environ.get(LOCAL_VARIABLE):
+        return MINIATURE_BYTES  # stand-ins for assets are small
+    parameters: int = read_shape(config_of_repo(model.repo)).parameters
+    kept: int = job.recipe.train["save_total_limit"].value + 1  # one more while the next is written
+    return _DATA_BYTES + kept * _CHECKPOINT_BYTES * parameters
+
+
 def _check_space(job: Job) -> None:
     make_folder(job.runs)
     if not os.access(job.runs, os.W_OK | os.X_OK):
         raise BadInput(f"no permission to write {job.runs}; choose another place with --runs, or RUNS= for make")
-    free = shutil.disk_usage(job.runs).free
-    if free < NEEDED_BYTES:
+    free, needed = shutil.disk_usage(job.runs).free, _needed_bytes(job)
+    if free < needed:
         raise BadInput(
-            f"the disk of {job.runs} is full: {free / 1e9:.2f} GB free, a run needs {NEEDED_BYTES / 1e9:.1f} GB; "
+            f"the disk of {job.runs} is full: {free / 1e9:.2f} GB free, a run needs {needed / 1e9:.1f} GB; "
             "free some space, or choose another place with --runs"
         )
 
 
 def _drop_checkpoints(job: Job, stage: str) -> None:
-    """Remove what a finished stage was built from on the way: checkpoints with optimizer state, of no use any more."""
+    """Remove what a finished stage was built from on the way: checkpoints with optimizer state, answers so far."""
     for checkpoint in job.stage_folder(stage).glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
+    for partial in job.stage_folder(stage).glob("*.partial.jsonl"):
+        partial.unlink()
 
 
 def run_one_stage(job: Job, stage: str) -> None:
@@ -254,10 +223,10 @@ def run_one_stage(job: Job, stage: str) -> None:
 
 def _run_one_stage(job: Job, stage: str) -> None:
     entry = STAGE_TABLE[stage]
-    root = job.folder(entry.home)
+    root = job.folder(HOME_OF[stage])
     code, inputs = entry.code(), expected_inputs(job, stage)
     _refuse_foreign_start(job, stage)
-    for need in entry.needs:
+    for need in entry.needed_by(job):
         if not is_done(job, need):
             raise BadInput(f"stage {stage} needs stage {need}, which is out of date; run `r1mm reproduce`")
     forget_record(root, stage)
@@ -286,7 +255,7 @@ def run_stage_alone(job: Job, stage: str) -> None:
 
     Raises BadInput or StageFailed.
     """
-    home = STAGE_TABLE[stage].home
+    home = HOME_OF[stage]
     _check_identity(job, home)
     expected_inputs(job, stage)
     _refuse_foreign_start(job, stage)
@@ -305,8 +274,15 @@ class Outcome:
 
 
 def wanted_gpus(job: Job) -> int:
-    """How many GPUs a job needs: none for a miniature, which is a CPU's also where there are some."""
-    return 0 if job.recipe.miniature else job.recipe.devices
+    """How many GPUs of one machine a job needs: none for a miniature, which is a CPU's also where there are some."""
+    machine = parse_gpus(job.gpus)
+    return 0 if machine.cpu else machine.gpus
+
+
+def needs_hub(job: Job) -> bool:
+    """Whether a job is going to fetch: a full recipe without a folder of assets, whose assets are not here yet."""
+    local = job.recipe.miniature or os.environ.get(LOCAL_VARIABLE) or os.environ.get("HF_HUB_OFFLINE") == "1"
+    return not local and read_record(job.folder("assets"), "assets") is None
 
 
 def _call(job: Job, stage: str) -> StageCall:
@@ -317,20 +293,38 @@ def _call(job: Job, stage: str) -> StageCall:
         variant=job.resolved.variant,
         seed=job.seed,
         base_seed=job.base_seed,
+        gpus=job.gpus,
         runs=job.runs,
         threads=job.recipe.threads.value,
-        offline=job.recipe.miniature,
+        offline=job.recipe.miniature or bool(os.environ.get(LOCAL_VARIABLE)),
     )
 
 
-def reproduce(job: Job, place: Place, *, fresh: bool, say: Say) -> Outcome:
+def _pass_gate(job: Job, past_gate: bool, say: Say) -> None:
+    """Say what the stage base-gate found; StageFailed where the base model's score is not the published one.
+
+    `past_gate`: go on all the same.
+    """
+    gate = json.loads((job.folder("run") / GATE_FILE).read_text(encoding="utf-8"))
+    for words in gate["words"]:
+        say(words)
+    if not gate["passes"] and not past_gate:
+        raise StageFailed(
+            "base gate: the base model does not score here what was published, so a trained one would say little; see "
+            "above what to look into, or go on with --past-gate (make: PAST_GATE=1)"
+        )
+
+
+def reproduce(job: Job, place: Place, *, fresh: bool, say: Say, past_gate: bool = False) -> Outcome:
     """Run every stage that is not done, each in a process of its own at `place`, to the verdict and the report.
 
+    Where the recipe has a gate, the run stops before training unless the base model's score passes, or `past_gate`.
     Raises BadInput before anything is written when the directory belongs to something else or is damaged, and
     StageFailed when a stage does not finish; the same call then goes on from there.
     """
     around = place.surroundings()
     job = dataclasses.replace(job, packages=digest(around["packages"]))
+    check_plan(job)
     _check_space(job)
     with all_locked(job):
         if fresh:
@@ -348,14 +342,16 @@ def reproduce(job: Job, place: Place, *, fresh: bool, say: Say) -> Outcome:
             if stage in done or is_done(job, stage):
                 say(f"{head}: done before")
                 _drop_checkpoints(job, stage)  # a kill may have come between record and removal
-                continue
-            say(head)
-            status = place.run_stage(_call(job, stage))
-            if status == 2:
-                raise BadInput(f"stage {stage} refused its input (see above)")
-            if status != 0:
-                raise StageFailed(f"stage {stage} ended with status {status}; the same command goes on from there")
-            _update_manifest(job, STAGE_TABLE[stage].home, around)
+            else:
+                say(head)
+                status = place.run_stage(_call(job, stage))
+                if status == 2:
+                    raise BadInput(f"stage {stage} refused its input (see above)")
+                if status != 0:
+                    raise StageFailed(f"stage {stage} ended with status {status}; the same command goes on from there")
+                _update_manifest(job, HOME_OF[stage], around)
+            if stage == "base-gate" and "grpo" not in done:
+                _pass_gate(job, past_gate, say)
     return finished(job.folder("run"))
 
 
@@ -383,15 +379,3 @@ def redo(root: Path, stage: str) -> Outcome:
         run_one_stage(job, stage)
         _update_manifest(job, "run", {})  # what the numbers were made with stays as it is
     return finished(job.folder("run"))
-
-
-def write_comparison(jobs: list[Job]) -> Path:
-    """The page that sets a recipe's variants side by side."""
-    from r1mm.report.collect import comparison_inputs
-    from r1mm.report.page import build_comparison
-
-    first = jobs[0]
-    inputs = comparison_inputs(
-        {job.resolved.variant: (job.folder("run"), generations(job)) for job in jobs}, first.stage_folder("assets")
-    )
-    return write_text(first.runs / first.recipe.name / f"comparison-seed{first.seed}.html", build_comparison(inputs))

@@ -99,6 +99,16 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def publish(temporary: Path, path: Path) -> Path:
+    """Give a finished temporary file of the same folder its name, once its bytes are on the disk."""
+    with explained(path):
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    return path
+
+
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write a file whole or not at all."""
     make_folder(path.parent)

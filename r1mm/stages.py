@@ -1,15 +1,27 @@
 """What each stage does: a short function per stage that joins the rooms below, and a table of what each one needs."""
 
 import inspect
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from r1mm.errors import BadInput
-from r1mm.expected import Expected
-from r1mm.manifest import code_version, cores, image_id, packages_digest
-from r1mm.recipe import Condition, Recipe, Resolved, digest, values
+from r1mm.errors import BadInput, StageFailed
+from r1mm.inputs import (
+    base_model,
+    generations,
+    plan_of,
+    recorded_outputs,
+    task_set,
+    task_sets,
+    training_set,
+    why_not_comparable,
+)
+from r1mm.job import HOME_OF, Home, Job
+from r1mm.manifest import code_version, cores, image_id
+from r1mm.plan import Layout, parse_gpus
+from r1mm.recipe import digest, values
 from r1mm.rundir import (
     FileStamp,
     StageRecord,
@@ -22,77 +34,27 @@ from r1mm.rundir import (
     write_text,
 )
 
-Home = Literal["assets", "base", "run"]
-HOMES: tuple[Home, ...] = ("assets", "base", "run")
-
-
-def default_base_seed(recipe: Recipe) -> int:
-    """The seed of the base model that a recipe pins, as a full recipe pins a checkpoint; 0 where it makes none."""
-    return recipe.base_seed.value if recipe.base_seed else 0
-
-
-@dataclass(frozen=True)
-class Job:
-    """One recipe, variant and seed, below a folder of runs.
-
-    Stages that do not depend on the variant lie in folders that all variants share: `assets` (the pinned data) and
-    `base-seed<j>` (the warm-started base model and its evaluation).
-    """
-
-    recipe_folder: Path
-    resolved: Resolved
-    expected: Expected
-    seed: int
-    base_seed: int
-    runs: Path
-    packages: str = field(default_factory=packages_digest)  # of the place where the stages run
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe under the job's variant."""
-        return self.resolved.recipe
-
-    def folder(self, home: Home) -> Path:
-        """Where the stages of one home lie."""
-        top = self.runs / self.recipe.name
-        if home == "assets":
-            return top / "assets"
-        if home == "base":
-            return top / f"base-seed{self.base_seed}"
-        suffix = "" if self.base_seed == default_base_seed(self.recipe) else f"-base{self.base_seed}"
-        return top / f"{self.resolved.variant}-seed{self.seed}{suffix}"
-
-    def stage_folder(self, stage: str) -> Path:
-        """Where one stage leaves its files."""
-        return self.folder(STAGE_TABLE[stage].home) / "stages" / stage
-
-    def identity(self, home: Home) -> dict[str, Any]:
-        """What a home's manifest must say to be this job's."""
-        names: dict[str, Any] = {"recipe": self.recipe.name, "size": self.recipe.size}
-        if home != "assets":
-            names["base_seed"] = self.base_seed
-        if home == "run":
-            names |= {"variant": self.resolved.variant, "seed": self.seed}
-        return names
-
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its home, the stages it takes files from, the parts of the recipe and of the package it depends on.
+    """A stage: the stages it takes files from, the parts of the recipe and of the package it depends on.
 
     `derived` stages are cheap and redone whenever their inputs change; the others refuse to mix versions.
     """
 
-    home: Home
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     rooms: tuple[str, ...]
     body: Callable[[Job], dict[str, FileStamp]]
     derived: bool = False
 
+    def needed_by(self, job: Job) -> tuple[str, ...]:
+        """The stages this one takes files from, of those that the job's recipe has."""
+        return tuple(name for name in self.needs if name in job.recipe.stages)
+
     def code(self) -> str:
         """The version of the code that this stage's files depend on."""
-        helpers = (self.body, _prepare_libraries, _suppressed, _evaluate)
+        helpers = (self.body, _prepare_libraries, _suppressed, _evaluate, _train_here, _trained_here)
         return code_version(self.rooms, extra="".join(inspect.getsource(part) for part in helpers))
 
 
@@ -100,16 +62,21 @@ def expected_inputs(job: Job, stage: str) -> dict[str, str]:
     """Digests of all that goes into a stage.  BadInput when a stage it needs is not done."""
     entry = STAGE_TABLE[stage]
     inputs = {f"recipe.{name}": digest(part) for name, part in job.recipe.sections(entry.sections).items()}
-    if entry.home == "base":
+    if HOME_OF[stage] == "base":
         inputs["base_seed"] = digest(job.base_seed)
-    if entry.home == "run":
+    if HOME_OF[stage] == "run":
         inputs["seed"] = digest([job.resolved.variant, job.seed, job.base_seed])
-    if stage == "verdict":
+    if stage in ("base-gate", "verdict"):
         inputs["expected"] = digest(job.expected.model_dump(mode="json"))
+    ledger = job.recipe_folder / "ledger.yaml"
+    if stage == "report" and ledger.is_file():
+        inputs["ledger"] = digest(ledger.read_text(encoding="utf-8"))
     if not entry.derived:
         inputs["packages"] = job.packages
-    for need in entry.needs:
-        record = read_record(job.folder(STAGE_TABLE[need].home), need)
+        if HOME_OF[stage] != "assets" and not job.recipe.miniature:
+            inputs["gpus"] = digest(job.gpus)  # another layout gives other numbers
+    for need in entry.needed_by(job):
+        record = read_record(job.folder(HOME_OF[need]), need)
         if record is None:
             raise BadInput(
                 f"stage {stage} needs stage {need}, which is not done; run `r1mm reproduce` or that stage first"
@@ -127,7 +94,8 @@ def _prepare_libraries(job: Job) -> None:
     import transformers
 
     torch.set_num_threads(job.recipe.threads.value)
-    torch.use_deterministic_algorithms(True)
+    if job.gpus == "cpu":  # CUDA has no deterministic form of some of what Qwen2-VL needs
+        torch.use_deterministic_algorithms(True)
     # Only uninitialised memory would be filled, and nothing here reads any; TRL's log-prob buffers are large.
     torch.utils.deterministic.fill_uninitialized_memory = False
     datasets.disable_progress_bars()
@@ -144,13 +112,19 @@ def _suppressed(tokenizer: Any) -> list[int]:
 
 
 def make_assets(job: Job) -> dict[str, FileStamp]:
-    """Sample, render and write every set of the recipe."""
-    from r1mm.mini.datasets import render_sets
-
-    _prepare_libraries(job)
+    """A miniature's sets, sampled, rendered and written; a full recipe's assets, fetched and checked."""
     folder = job.stage_folder("assets")
-    assert job.recipe.image_size is not None  # a miniature has one
-    render_sets(job.recipe.scenes, job.recipe.image_size.value, folder, cores())
+    if job.recipe.image_size is not None:
+        from r1mm.mini.datasets import render_sets
+
+        _prepare_libraries(job)
+        render_sets(job.recipe.scenes, job.recipe.image_size.value, folder, cores())
+    else:
+        from r1mm.data.assets import fetch_assets
+        from r1mm.data.checkpoint import check_processor
+
+        fetch_assets(job.recipe, folder, lambda text: print(text, file=sys.stderr, flush=True))
+        check_processor(base_model(job))
     return files_below(folder, job.folder("assets"))
 
 
@@ -187,26 +161,27 @@ def warm_start(job: Job) -> dict[str, FileStamp]:
 
 
 def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, str]) -> dict[str, FileStamp]:
-    from r1mm.data.counting import load_counting
-    from r1mm.evaluate.generate import generate_outputs, load_model
+    from r1mm.evaluate.generate import evaluate_task, evaluation_device
+    from r1mm.processor import load_processor
 
     _prepare_libraries(job)
-    model, processor = load_model(model_folder)
-    settings = values(job.recipe.evaluation)
+    suppressed = _suppressed(load_processor(model_folder).tokenizer)
+    partials = job.stage_folder("base-evaluation" if home == "base" else "evaluation")
     written = {}
     for split, task in job.recipe.tasks.items():
-        dataset = load_counting(job.stage_folder("assets") / f"{task.items}.parquet")
+        dataset = task_set(job, split)
         for condition, template in conditions.items():
-            outputs = generate_outputs(
-                model,
-                processor,
-                dataset,
+            outputs = evaluate_task(
+                model_folder=model_folder,
+                dataset=dataset,
+                scorer=task.scorer,
                 split=split,
                 template=template,
-                max_new_tokens=settings["max_new_tokens"],
-                batch_size=settings["batch_size"],
-                suppressed=_suppressed(processor.tokenizer),
+                settings=values(job.recipe.evaluation),
+                suppressed=suppressed,
+                partial=partials / f"{condition}-{split}.partial.jsonl",
                 title=f"{condition}, {split}",
+                device=evaluation_device(job.recipe.miniature),
             )
             name = f"generations/{condition}-{split}.jsonl"
             written[name] = stamp(write_jsonl(job.folder(home) / name, (o.model_dump() for o in outputs)))
@@ -219,28 +194,53 @@ def evaluate_base(job: Job) -> dict[str, FileStamp]:
     return _evaluate(
         job,
         "base",
-        job.stage_folder("warm-start") / "model",
+        base_model(job),
         {"base-think": prompts.evaluation.value, "base-direct": prompts.direct.value},
     )
 
 
 def train(job: Job) -> dict[str, FileStamp]:
-    """GRPO from the base model."""
-    from r1mm.data.counting import load_counting
+    """GRPO from the base model, in as many processes as the plan has."""
+    from r1mm.train.distributed import in_processes, needs_launch
+
+    folder, root = job.stage_folder("grpo"), job.folder("run")
+    layout = None if job.recipe.miniature else plan_of(job).layout
+    if layout is not None and needs_launch(layout):
+        in_processes(layout, _train_here, job, layout)
+    else:
+        _train_here(job, layout)
+    return files_below(folder / "model", root) | {"metrics.jsonl": stamp(root / "metrics.jsonl")}
+
+
+def _train_here(job: Job, layout: Layout | None) -> None:
+    import torch
+
+    try:
+        _trained_here(job, layout)
+    except torch.OutOfMemoryError as error:
+        machine = parse_gpus(job.gpus)
+        smaller = f"{machine.gpus}x{0.8 * machine.gpu.memory:.0f}G"
+        raise StageFailed(
+            f"training ran out of GPU memory ({str(error).splitlines()[0]}); the plan is an estimate. Plan for less "
+            f"than there is, --gpus {smaller} (make: GPUS={smaller}), with --fresh"
+        ) from error
+
+
+def _trained_here(job: Job, layout: Layout | None) -> None:
     from r1mm.train.grpo import build_trainer, train_grpo
 
     _prepare_libraries(job)
-    folder, root = job.stage_folder("grpo"), job.folder("run")
+    folder = job.stage_folder("grpo")
     trainer = build_trainer(
         job.recipe,
-        model=job.stage_folder("warm-start") / "model",
-        dataset=load_counting(job.stage_folder("assets") / "train.parquet"),
+        model=base_model(job),
+        dataset=training_set(job),
         seed=job.seed,
         folder=folder,
         suppressed=_suppressed,
+        layout=layout,
     )
-    train_grpo(trainer, folder, root / "metrics.jsonl")
-    return files_below(folder / "model", root) | {"metrics.jsonl": stamp(root / "metrics.jsonl")}
+    train_grpo(trainer, folder, job.folder("run") / "metrics.jsonl")
 
 
 def evaluate_trained(job: Job) -> dict[str, FileStamp]:
@@ -250,23 +250,30 @@ def evaluate_trained(job: Job) -> dict[str, FileStamp]:
     )
 
 
-def generations(job: Job) -> dict[str, dict[Condition, Path]]:
-    """The files of evaluated outputs, by split and condition."""
-    homes: dict[Condition, Home] = {"base-think": "base", "base-direct": "base", "trained-think": "run"}
+def judge_base(job: Job) -> dict[str, FileStamp]:
+    """Before training time is spent: the base model's own score against what was published of it, and the plan."""
+    from r1mm.evaluate.scoring import read_outputs
+    from r1mm.judge.gate import base_gate
+
+    root = job.folder("run")
+    base = {split: read_outputs(files["base-think"]) for split, files in generations(job).items()}
+    recorded = {split: by["base-think"] for split, by in recorded_outputs(job).items() if "base-think" in by}
+    # An option that leaves the question as it is leaves what was published of the base model as it is.
+    own_prompt = "prompts.evaluation" in job.resolved.overridden
+    asked_as = job.resolved.variant if own_prompt else job.resolved.variant.partition("+")[0]
+    gate = base_gate(job.expected, asked_as, base, recorded=recorded, why_not=why_not_comparable(job))
     return {
-        split: {
-            condition: job.folder(home) / "generations" / f"{condition}-{split}.jsonl"
-            for condition, home in homes.items()
-        }
-        for split in job.recipe.tasks
+        GATE_FILE: stamp(write_json(root / GATE_FILE, gate.model_dump(mode="json"))),
+        PLAN_FILE: stamp(write_json(root / PLAN_FILE, plan_of(job).model_dump(mode="json"))),
     }
 
 
 def give_verdict(job: Job) -> dict[str, FileStamp]:
     """Judge the outputs against the claims."""
-    from r1mm.evaluate.counting import read_outputs
+    from r1mm.evaluate.scoring import read_outputs
     from r1mm.judge.verdict import judge
 
+    why_not = why_not_comparable(job)
     verdict = judge(
         job.expected,
         recipe=job.recipe.name,
@@ -278,6 +285,9 @@ def give_verdict(job: Job) -> dict[str, FileStamp]:
             split: {condition: read_outputs(path) for condition, path in files.items()}
             for split, files in generations(job).items()
         },
+        recorded=recorded_outputs(job),
+        comparable=not why_not,
+        why_not=why_not,
     )
     path = write_json(job.folder("run") / "verdict.json", verdict.model_dump(mode="json"))
     return {"verdict.json": stamp(path)}
@@ -285,49 +295,56 @@ def give_verdict(job: Job) -> dict[str, FileStamp]:
 
 def write_report(job: Job) -> dict[str, FileStamp]:
     """One page with everything that was found."""
-    from r1mm.report.collect import report_inputs
+    from r1mm.report.collect import ledger_of, report_inputs
     from r1mm.report.page import build_report
 
     root = job.folder("run")
-    page = build_report(report_inputs(root, generations(job), job.stage_folder("assets")))
+    ledger = ledger_of(job.recipe_folder, job.resolved.variant)
+    page = build_report(report_inputs(root, generations(job), task_sets(job), ledger))
     return {"report.html": stamp(write_text(root / "report.html", page))}
 
 
-_FLOOR = ("recipe.py", "rundir.py", "data", "vision.py")
+# Of a full recipe's run directory: what the gate found, and how the step is laid out.
+GATE_FILE, PLAN_FILE = "gate.json", "plan.json"
+_FLOOR = ("recipe.py", "rundir.py", "inputs.py", "data", "vision.py", "processor.py")
 STAGE_TABLE: dict[str, Stage] = {
-    "assets": Stage("assets", (), ("scenes", "image_size"), (*_FLOOR, "mini"), make_assets),
+    "assets": Stage((), ("scenes", "image_size", "assets"), (*_FLOOR, "mini"), make_assets),
     "warm-start": Stage(
-        "base",
         ("assets",),
         ("model", "warm_start", "prompts", "threads", "image_size"),
         (*_FLOOR, "mini", "train/supervised.py", "train/checkpoints.py", "train/settings.py"),
         warm_start,
     ),
     "base-evaluation": Stage(
-        "base",
         ("assets", "warm-start"),
         ("evaluation", "prompts", "threads", "tasks"),
         (*_FLOOR, "evaluate", "mini/language.py"),
         evaluate_base,
     ),
+    "base-gate": Stage(
+        ("assets", "base-evaluation"),
+        ("train", "prompts_per_step", "max_prompt_length", "weights_dtype", "sharding", "processor"),
+        (*_FLOOR, "evaluate", "judge", "plan"),
+        judge_base,
+        derived=True,
+    ),
     "grpo": Stage(
-        "run",
         ("assets", "warm-start"),
-        ("train", "factors", "prompts", "prompts_per_step", "devices", "threads"),
-        (*_FLOOR, "train", "mini/language.py"),
+        (
+            *("train", "factors", "prompts", "prompts_per_step", "devices", "threads", "processor"),
+            *("max_prompt_length", "schedule_steps", "weights_dtype", "sharding"),
+        ),
+        (*_FLOOR, "plan", "train", "mini/language.py"),
         train,
     ),
     "evaluation": Stage(
-        "run",
         ("assets", "grpo"),
         ("evaluation", "prompts", "threads", "tasks"),
         (*_FLOOR, "evaluate", "mini/language.py"),
         evaluate_trained,
     ),
-    "verdict": Stage(
-        "run", ("base-evaluation", "evaluation"), (), (*_FLOOR, "evaluate", "judge"), give_verdict, derived=True
-    ),
-    "report": Stage("run", ("verdict", "grpo"), (), (*_FLOOR, "report"), write_report, derived=True),
+    "verdict": Stage(("base-evaluation", "evaluation"), (), (*_FLOOR, "evaluate", "judge"), give_verdict, derived=True),
+    "report": Stage(("verdict", "grpo"), (), (*_FLOOR, "ledger.py", "judge", "report"), write_report, derived=True),
 }
 
 

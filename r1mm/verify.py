@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from r1mm.errors import BadInput
+from r1mm.job import HOME_OF, Job, job_of, read_manifest
 from r1mm.manifest import LOCKS, git_state, package_versions
-from r1mm.pipeline import job_of, read_manifest
 from r1mm.progress import progress_bar
 from r1mm.recipe import digest
 from r1mm.rundir import FileStamp, read_record, sha256_file, verify_file
-from r1mm.stages import STAGE_TABLE, Job, expected_inputs
+from r1mm.stages import STAGE_TABLE, expected_inputs
 
 State = Literal["same", "differs", "damaged", "unknown"]
 # The exit status that each state calls for, the gravest first.
@@ -43,7 +43,7 @@ def _files(job: Job, manifest: dict[str, Any]) -> list[Finding]:
     found: list[Finding] = []
     files: list[tuple[Path, FileStamp]] = []
     for stage in job.recipe.stages:
-        root, listed = job.folder(STAGE_TABLE[stage].home), manifest.get("stages", {}).get(stage)
+        root, listed = job.folder(HOME_OF[stage]), manifest.get("stages", {}).get(stage)
         try:
             record = read_record(root, stage)
         except BadInput as error:
@@ -74,7 +74,7 @@ def _stages(job: Job) -> list[Finding]:
     for stage in job.recipe.stages:
         entry = STAGE_TABLE[stage]
         try:
-            record = read_record(job.folder(entry.home), stage)
+            record = read_record(job.folder(HOME_OF[stage]), stage)
             if record is None:
                 continue
             now = expected_inputs(job, stage)

@@ -1,4 +1,4 @@
-"""A recipe small enough for tests of the machinery: the miniature's own files with smaller numbers."""
+"""Recipes small enough for tests of the machinery: our own recipes' files with smaller numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -57,4 +57,35 @@ def tiny_recipe(folder: Path, changes: dict[str, Any] | None = None, claims: boo
     target_folder.mkdir(parents=True, exist_ok=True)
     (target_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     (target_folder / "expected.yaml").write_text(yaml.safe_dump(expected, sort_keys=False))
+    return target_folder
+
+
+SMALLER_FULL: dict[str, Any] = {
+    "prompts_per_step": 2,
+    "train.max_steps": 4,
+    "train.num_generations": 4,
+    "train.save_steps": 2,
+    "train.max_completion_length": 8,
+    "evaluation.max_new_tokens": 8,
+    "evaluation.batch_size": 5,
+}
+
+
+def small_full_recipe(folder: Path) -> Path:
+    """Write recipe `small` below `folder` and return its directory: `r1v-clevr-2b` with the numbers of SMALLER_FULL."""
+    own = RECIPES / "r1v-clevr-2b"
+    recipe, expected = (yaml.safe_load((own / name).read_text()) for name in ("recipe.yaml", "expected.yaml"))
+    recipe["name"] = expected["recipe"] = "small"
+    for dotted, value in SMALLER_FULL.items():
+        *parents, last = dotted.split(".")
+        target = recipe
+        for part in parents:
+            target = target[part]
+        target[last]["value"] = value
+    for variant in recipe["variants"].values():
+        variant["overrides"].pop("train.max_completion_length", None)
+    target_folder = folder / "small"
+    target_folder.mkdir(parents=True)
+    (target_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    (target_folder / "expected.yaml").write_text(yaml.safe_dump(expected, sort_keys=False, allow_unicode=True))
     return target_folder

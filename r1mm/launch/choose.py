@@ -16,7 +16,7 @@ def decide(launch: str, *, wanted_gpus: int, image: str | None) -> tuple[str, st
     if image:
         return "compose", f"image {image} was named"
     if not wanted_gpus:
-        return "local", "a miniature needs no GPU; --launch compose (make: LAUNCH=compose) runs it in containers"
+        return "local", "no GPU is asked for; --launch compose (make: LAUNCH=compose) runs it in containers"
     from r1mm.launch.engine import find_engine
 
     try:

@@ -16,6 +16,7 @@ from typing import Any
 from python_on_whales import DockerClient, DockerException
 from python_on_whales.exceptions import NoSuchContainer
 
+from r1mm.data.access import LOCAL_VARIABLE, UPSTREAM_VARIABLE
 from r1mm.errors import BadInput, StageFailed
 from r1mm.gpus import gpus
 from r1mm.launch.engine import Engine, answers, client, find_engine, in_our_words, last_words, output_of, require_local
@@ -26,11 +27,13 @@ from r1mm.processes import Terminated, end_docker_children, nothing_to_read
 from r1mm.progress import LOG_SECONDS
 from r1mm.progress import VARIABLE as PROGRESS_VARIABLE
 
-_RUNS, _RECIPES = Path("/runs"), Path("/recipes")
+_RUNS, _RECIPES, _ASSETS = Path("/runs"), Path("/recipes"), Path("/assets")
 _LABEL = "r1mm.runs"
 # Which service runs which stage of a recipe that needs GPUs; all others run in `trainer`.
 _EVALUATOR_STAGES = ("base-evaluation", "evaluation")
 _PROFILES = {"cpu": "cpu", "trainer": "gpu", "evaluator": "gpu", "dashboard": "dashboard"}
+# Settings of this process that a stage is given too: mirrors, and where a vLLM server listens.
+_PASSED_ON = (UPSTREAM_VARIABLE, "R1MM_ROLLOUT_SERVER", "HF_HUB_OFFLINE")
 # Ended by SIGINT, SIGKILL or SIGTERM, as an engine that shuts down ends its containers.
 _SIGNALLED = (130, 137, 143)
 
@@ -129,12 +132,17 @@ class Compose:
             target = str(_RECIPES / call.recipe_name)  # a recipe's folder bears its name
             volumes = [(call.recipe, target, "ro,z")]
             inside = dataclasses.replace(inside, recipe=target)
+        environment = stage_environment(call)
+        environment |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        if assets := os.environ.get(LOCAL_VARIABLE):
+            volumes.append((assets, str(_ASSETS), "ro,z"))
+            environment[LOCAL_VARIABLE] = str(_ASSETS)
         return self._one_shot(
             service,
             ["stage", *inside.arguments()],
             title=f"stage {call.stage}",
             labels=labels,
-            environment=stage_environment(call.threads, offline=call.offline),
+            environment=environment,
             volumes=volumes,
         )
 

@@ -50,7 +50,7 @@ class Local:
         """
         if code_version(["."]) != _code_at_first():
             raise StageFailed("the code of r1mm has changed since this run was started; start the same command again")
-        os.environ.update(stage_environment(call.threads, offline=call.offline))
+        os.environ.update(stage_environment(call))
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_LIBRARIES)
         process = context.Process(target=_stage, args=(call.arguments(),), name=f"stage {call.stage}")

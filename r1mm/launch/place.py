@@ -7,26 +7,23 @@ from typing import Any, Protocol
 
 Say = Callable[[str], None]
 
+# On a CPU alone: large tensors stay in the heap, in huge pages; else the kernel clears their pages anew at every step.
+_CPU = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000"}
+
 # What every stage's process is started with, wherever it runs.
 ENVIRONMENT = {
     # Threads that spin while they wait slow a step down severalfold as soon as anything else wants a core.
     "GOMP_SPINCOUNT": "10000",
-    # Large tensors stay in the heap, in huge pages: else the kernel clears their pages anew at every step.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000",
+    # A library that takes fewer threads while the machine is busy adds up in another order.
+    "MKL_DYNAMIC": "FALSE",
+    "OMP_DYNAMIC": "FALSE",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # A process that has asked the CUDA runtime for its devices cannot fork; the driver's library can be asked instead.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    # cuBLAS with fixed workspaces, without which its sums may differ from run to run; read only where there is a GPU.
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
-
-
-def stage_environment(threads: int, *, offline: bool) -> dict[str, str]:
-    """The environment of a stage's process.
-
-    `threads` is pinned for every arithmetic library: a sum's order, and so its last bit, depends on it.
-    """
-    hub = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if offline else {}
-    return {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **hub}
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class StageCall:
     variant: str
     seed: int
     base_seed: int
+    gpus: str
     runs: Path
     threads: int
     offline: bool
@@ -48,7 +46,18 @@ class StageCall:
         return [
             *(self.stage, self.recipe, "--locks-held", "--variant", self.variant),
             *("--seed", str(self.seed), "--base-seed", str(self.base_seed), "--runs", str(self.runs)),
+            *("--gpus", self.gpus),
         ]
+
+
+def stage_environment(call: StageCall) -> dict[str, str]:
+    """The environment of a stage's process.
+
+    The number of threads is pinned for every arithmetic library: a sum's order, and so its last bit, depends on it.
+    """
+    hub = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if call.offline else {}
+    threads = {name: str(call.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    return {**ENVIRONMENT, **(_CPU if call.gpus == "cpu" else {}), **threads, **hub}
 
 
 class Place(Protocol):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from r1mm.stages import Job
+    from r1mm.job import Job
 
 EXIT_STATUSES = """exit status:
-  0  reproduced (or, for verbs without a verdict, done)
+  0  reproduced, or nothing was judged (no claim, or not comparable); for verbs without a verdict: done
   1  failure: a stage started and could not finish; the same command goes on
-  2  bad input: nothing was written
+  2  bad input: no result was written
   3  not reproduced, or only partly
   4  inconclusive: too few items or seeds to tell"""
 
@@ -41,19 +41,34 @@ def whole_number(text: str) -> int:
     return number
 
 
+def whole_numbers(text: str) -> list[int]:
+    """An argument of several seeds, `1,2,3`."""
+    return [whole_number(part) for part in text.split(",")]
+
+
+def runs_option(made: argparse.ArgumentParser) -> None:
+    """The folder of runs."""
+    made.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder that holds all run directories (default ./runs)"
+    )
+
+
 def job_options(made: argparse.ArgumentParser) -> None:
-    """The arguments that say which job: recipe, variant, seeds, folder of runs."""
+    """The arguments that say which job, its seed aside: recipe, variant, base model, GPUs, folder of runs."""
     made.add_argument("recipe", help="name of a recipe (see `r1mm recipes list`), or a folder that holds recipe.yaml")
-    made.add_argument("--variant", help="reading of upstream to run; default: the recipe's own default")
-    made.add_argument("--seed", type=whole_number, default=1, help="seed of training (default 1)")
+    made.add_argument(
+        "--variant", help="reading of upstream to run, with options after it: as-fixed+no-think; default: the recipe's"
+    )
     made.add_argument(
         "--base-seed",
         type=whole_number,
         help="seed of a miniature's base model (default: the recipe's); runs of one base share its warm start",
     )
     made.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="folder that holds all run directories (default ./runs)"
+        "--gpus",
+        help="what a full recipe is planned for, e.g. 8xA100-80G, 1xH100-80G, 2x8xH100, cpu (default: what is here)",
     )
+    runs_option(made)
 
 
 def launch_options(made: argparse.ArgumentParser) -> None:
@@ -68,11 +83,12 @@ def launch_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--image", help="run in this image, which the engine holds, instead of building one")
 
 
-def job_of_options(options: argparse.Namespace, variant: str | None) -> "Job":
+def job_of_options(options: argparse.Namespace, variant: str | None, seed: int) -> "Job":
     """The job that `job_options` parsed."""
-    from r1mm.pipeline import make_job
+    from r1mm.job import make_job
+    from r1mm.plan import gpus_here
 
-    return make_job(options.recipe, variant, options.seed, options.base_seed, options.runs)
+    return make_job(options.recipe, variant, seed, options.base_seed, options.runs, options.gpus or gpus_here())
 
 
 def print_json(value: Any) -> None:

@@ -19,7 +19,7 @@ def add(verb: AddVerb) -> None:
         "--runs", type=Path, default=Path("runs"), help="folder of the run directories (default ./runs)"
     )
     doctor.add_argument(
-        "--gpus", type=whole_number, default=0, help="GPUs of the run asked for (default 0: a miniature)"
+        "--gpus", type=_gpus, default=0, help="GPUs of the run asked for: 8, or 8xA100-80G (default 0: a miniature)"
     )
     launch_options(doctor)
 
@@ -47,6 +47,19 @@ def add(verb: AddVerb) -> None:
 
     facts = verb("facts", _facts, "print what a run here would record of code, packages, machine and image")
     facts.add_argument("--gpus", action="store_true", help="also ask torch which GPUs it can use")
+
+
+def _gpus(text: str) -> int:
+    if text.isdecimal():
+        return whole_number(text)
+    from r1mm.errors import BadInput
+    from r1mm.plan import parse_gpus
+
+    try:
+        machine = parse_gpus(text)
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return 0 if machine.cpu else machine.gpus
 
 
 def _doctor(options: argparse.Namespace) -> int:

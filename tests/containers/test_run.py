@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from python_on_whales import DockerClient
 
 from r1mm.errors import StageFailed
@@ -19,7 +18,8 @@ from r1mm.launch.engine import COMPOSE_FILE, GPU_FILE, find_engine, gives_gpus, 
 from r1mm.launch.images import Image
 from tests.command import content, failed, files, r1mm, refused, reproduce
 from tests.containers.conftest import leavings
-from tests.tiny import tiny_recipe
+from tests.local_assets import make_local_assets
+from tests.tiny import small_full_recipe
 
 pytestmark = [pytest.mark.timeout(900)]
 RUN = Path("tiny") / "images-fixed-seed1"
@@ -59,6 +59,20 @@ def test_the_manifest_and_every_record_name_the_image(finished: Path, image: Ima
     assert len(manifest["sbom_sha256"]) == 64
     assert manifest["engine"] == find_engine().as_dict()
     assert {stage["image"] for stage in manifest["stages"].values()} == {image.id}
+
+
+def test_a_full_recipe_runs_from_a_folder_of_assets(image: Image, tmp_path: Path) -> None:
+    """The flagship's own stages; its assets are mounted for reading, and nothing but the run's folder is written."""
+    recipe = small_full_recipe(tmp_path / "recipes")
+    assets = make_local_assets(tmp_path / "assets", train=16, items=7)
+    before = files(assets)
+    result = reproduce(recipe, tmp_path / "runs", "--assets", assets, "--gpus", "cpu", "--launch", "compose")
+    assert result.returncode == 0, result.stderr
+    root = tmp_path / "runs" / "small" / "as-fixed-seed1"
+    assert json.loads((root / "verdict.json").read_text())["comparable"] is False
+    manifest = json.loads((root / "manifest.json").read_text())
+    assert (manifest["image"]["id"], manifest["plan"]["layout"]["device"]) == (image.id, "cpu")
+    assert files(assets) == before
 
 
 def test_its_files_are_the_callers(finished: Path) -> None:
@@ -210,24 +224,12 @@ def test_every_service_is_hardened() -> None:
         assert services[name]["environment"]["R1MM_GPUS"] == "all"
 
 
-@pytest.fixture
-def gpu_recipe(tmp_path: Path) -> Path:
-    """The tiny recipe as if it were a full one on two GPUs."""
-    folder = tiny_recipe(tmp_path)
-    settings = yaml.safe_load((folder / "recipe.yaml").read_text())
-    settings |= {"size": "full", "devices": 2}
-    settings["train"]["per_device_train_batch_size"]["value"] //= 2
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    return folder
-
-
 @pytest.mark.usefixtures("nothing_left")
-def test_a_job_says_itself_that_it_does_not_see_the_gpus_it_was_promised(
-    gpu_recipe: Path, image: Image, tmp_path: Path
-) -> None:
+def test_a_job_says_itself_that_it_does_not_see_the_gpus_it_was_promised(image: Image, tmp_path: Path) -> None:
     if not gives_gpus()[0]:
         pytest.skip("the engine has no GPU runtime")
-    result = reproduce(gpu_recipe, tmp_path / "runs", "--image", image.id)
+    recipe, assets = small_full_recipe(tmp_path / "recipes"), make_local_assets(tmp_path / "assets", train=16, items=7)
+    result = reproduce(recipe, tmp_path / "runs", "--image", image.id, "--gpus", "2xA100-80G", "--assets", assets)
     failed(result, "stage assets ended with status 1")
     assert "launch: compose" in result.stderr
     assert "r1mm: failed: this stage was promised 2 GPUs and sees 0 (" in result.stderr

@@ -13,7 +13,7 @@ from r1mm.launch.local import Local
 def test_auto_stays_here_for_a_miniature() -> None:
     launch, reason = decide("auto", wanted_gpus=0, image=None)
     assert launch == "local"
-    assert "a miniature needs no GPU" in reason
+    assert "no GPU is asked for" in reason
 
 
 def test_auto_takes_containers_for_a_named_image() -> None:

@@ -7,7 +7,8 @@ import pytest
 from transformers import AutoProcessor, PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
 from r1mm.data.prompts import QUESTIONS, conversation
-from r1mm.evaluate.counting import parse_count, score
+from r1mm.evaluate.counting import parse_count
+from r1mm.evaluate.scoring import score
 from r1mm.mini.datasets import PALETTE, warm_start_examples
 from r1mm.mini.language import (
     SYSTEM_PROMPT,
@@ -89,8 +90,9 @@ def test_a_broken_answer_has_no_answer() -> None:
     broken = {broken_answer(["red", "blue"], PALETTE, rng) for _ in range(20)}
     assert len(broken) == 2
     for text in broken:
-        marked = score("i", "p", text, 5, 2)
+        marked = score("counting", item="i", prompt="p", completion=text, tokens=5, truth=2)
         assert (marked.parsed, marked.correct, marked.format, marked.direct) == (None, False, False, False)
+        assert not marked.lenient  # it ends within its thoughts
 
 
 def test_a_saved_model_loads_as_a_checkpoint_does(tokenizer: PreTrainedTokenizerFast, tmp_path: object) -> None:

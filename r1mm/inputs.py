@@ -1,0 +1,125 @@
+"""What a job's stages work on, whichever the size: made by a miniature's own stages, or fetched for a full recipe."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from r1mm.data.access import LOCAL_VARIABLE
+from r1mm.data.checkpoint import read_object
+from r1mm.errors import BadInput
+from r1mm.job import Home, Job
+from r1mm.plan import Plan, make_plan
+from r1mm.plan.shapes import config_of_repo
+from r1mm.recipe import BASE_MODEL, TRAIN_SET, Condition
+
+
+def base_model(job: Job) -> Path:
+    """Where the model lies that GRPO starts from."""
+    if job.recipe.miniature:
+        return job.stage_folder("warm-start") / "model"
+    from r1mm.data.pointers import resolve_asset
+
+    return resolve_asset(job.stage_folder("assets"), BASE_MODEL)
+
+
+def training_set(job: Job) -> Any:
+    """The items that GRPO trains on: columns image, problem, solution."""
+    if job.recipe.miniature:
+        from r1mm.data.counting import load_counting
+
+        return load_counting(job.stage_folder("assets") / f"{TRAIN_SET}.parquet")
+    from r1mm.data.load import load_train
+
+    return load_train(job.stage_folder("assets"), job.recipe)
+
+
+def task_set(job: Job, split: str) -> Any:
+    """The items of one task: columns image, problem, solution, item."""
+    if job.recipe.miniature:
+        from r1mm.data.counting import load_counting
+
+        loaded = load_counting(job.stage_folder("assets") / f"{job.recipe.tasks[split].items}.parquet")
+        return loaded.add_column("item", [f"{split}-{i:06d}" for i in range(len(loaded))])
+    from r1mm.data.load import load_task
+
+    return load_task(job.stage_folder("assets"), job.recipe, split)
+
+
+def task_sets(job: Job) -> dict[str, Any]:
+    """The evaluated items by split, with a column `item` of their names."""
+    import datasets
+
+    datasets.disable_progress_bars()  # a report takes seconds
+    return {split: task_set(job, split) for split in job.recipe.tasks}
+
+
+def check_plan(job: Job) -> None:
+    """BadInput, before anything is fetched, where a full recipe cannot fit the job's GPUs."""
+    model = job.recipe.assets.get(BASE_MODEL)
+    if model is None or model.kind != "model":
+        return
+    local = os.environ.get(LOCAL_VARIABLE)
+    config = Path(local or "", "models", model.repo, "config.json")
+    if local and not config.is_file():
+        return  # the assets stage says what is missing
+    plan = make_plan(job.recipe, read_object(config) if local else config_of_repo(model.repo), job.gpus)
+    if plan.layout.nodes > 1:
+        raise BadInput(
+            f"{job.gpus} is {plan.layout.nodes} machines, which can be planned for and not run on yet; give the GPUs "
+            "of one, such as 8xH100"
+        )
+
+
+def plan_of(job: Job) -> Plan:
+    """How a full recipe is laid out on the job's GPUs.  BadInput where it cannot fit."""
+    config = json.loads((base_model(job) / "config.json").read_text(encoding="utf-8"))
+    return make_plan(job.recipe, config, job.gpus)
+
+
+def generations(job: Job) -> dict[str, dict[Condition, Path]]:
+    """The files of evaluated outputs, by split and condition."""
+    homes: dict[Condition, Home] = {"base-think": "base", "base-direct": "base", "trained-think": "run"}
+    return {
+        split: {
+            condition: job.folder(home) / "generations" / f"{condition}-{split}.jsonl"
+            for condition, home in homes.items()
+        }
+        for split in job.recipe.tasks
+    }
+
+
+def recorded_outputs(job: Job) -> dict[str, dict[Condition, Any]]:
+    """Upstream's own outputs by split and condition, where the recipe has them and its prompt is theirs."""
+    from r1mm.data.pointers import resolve_asset
+    from r1mm.evaluate.recorded import read_recorded
+
+    theirs = "prompts.evaluation" not in job.resolved.overridden
+    return {
+        split: {
+            condition: read_recorded(resolve_asset(job.stage_folder("assets"), name), task.scorer).outputs
+            for condition, name in task.recorded.items()
+        }
+        for split, task in job.recipe.tasks.items()
+        if task.recorded and theirs
+    }
+
+
+def why_not_comparable(job: Job) -> list[str]:
+    """What of a full recipe's run is not the published one's, so that its numbers say nothing of it; empty for none."""
+    if job.recipe.miniature:
+        return []
+    from r1mm.data.pointers import read_fetched
+
+    folder = job.stage_folder("assets")
+    fetched = [read_fetched(folder, name) for name in job.recipe.assets]
+    reasons = [f"{asset.name}: {asset.why_not}" for asset in fetched if not (asset.verified or asset.unpinned)]
+    return [*reasons, *(["trained on a CPU, in float32"] if job.gpus == "cpu" else [])]
+
+
+def fetched(job: Job) -> dict[str, Any]:
+    """What each of a full recipe's assets was found to be; nothing for a miniature."""
+    from r1mm.data.pointers import read_fetched
+
+    folder = job.stage_folder("assets")
+    return {name: read_fetched(folder, name).model_dump(mode="json") for name in job.recipe.assets}

@@ -1,0 +1,90 @@
+"""Several runs of one recipe together: variants on one page, and the answer over all variants and seeds."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from r1mm.errors import BadInput
+from r1mm.inputs import generations, recorded_outputs, task_sets, why_not_comparable
+from r1mm.job import Job, default_base_seed, job_of
+from r1mm.recipe_files import find_recipe, load_expected, load_recipe
+from r1mm.rundir import write_json, write_text
+
+
+def finished_jobs(recipe: str, runs: Path) -> list[Job]:
+    """The jobs of a recipe's finished runs below `runs`, of its pinned base model.  BadInput when there is none."""
+    loaded = load_recipe(find_recipe(recipe) / "recipe.yaml")
+    folder = runs / loaded.name
+    roots = [path for path in sorted(folder.glob("*-seed*")) if re.search(r"-seed\d+$", path.name)]
+    jobs = [job_of(root) for root in roots if (root / "verdict.json").is_file() and not root.name.startswith("base-")]
+    jobs = [job for job in jobs if job.base_seed == default_base_seed(loaded)]
+    if not jobs:
+        raise BadInput(f"{folder} holds no finished run of {loaded.name}; run `r1mm reproduce {recipe}` first")
+    return jobs
+
+
+def answer_of(recipe: str, runs: Path) -> dict[str, Any]:
+    """What all finished runs of a recipe say together: `answer`, in words, and `verdicts`, one per variant over its
+    seeds.  Also written to `runs`/<recipe>/answer.json.
+    """
+    from r1mm.evaluate.scoring import read_outputs
+    from r1mm.judge.answer import answer
+    from r1mm.judge.seeds import judge_seeds
+
+    by_variant: dict[str, list[Job]] = {}
+    for job in finished_jobs(recipe, runs):
+        by_variant.setdefault(job.resolved.variant, []).append(job)
+    verdicts = [
+        judge_seeds(
+            jobs[0].expected,
+            recipe=jobs[0].recipe.name,
+            size=jobs[0].recipe.size,
+            variant=variant,
+            runs={
+                job.seed: {
+                    split: {condition: read_outputs(path) for condition, path in files.items()}
+                    for split, files in generations(job).items()
+                }
+                for job in jobs
+            },
+            recorded=recorded_outputs(jobs[0]),
+            why_not=(reasons := list(dict.fromkeys(reason for job in jobs for reason in why_not_comparable(job)))),
+            comparable=not reasons,
+        )
+        for variant, jobs in by_variant.items()
+    ]
+    folder = find_recipe(recipe)
+    loaded = load_recipe(folder / "recipe.yaml")
+    found = {
+        "recipe": loaded.name,
+        "answer": answer(load_expected(folder / "expected.yaml", loaded), verdicts),
+        "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
+    }
+    write_json(runs / loaded.name / "answer.json", found)
+    return found
+
+
+def write_comparison(jobs: Sequence[Job]) -> tuple[Path, list[str]]:
+    """The page that sets a recipe's variants side by side, and the sentences of the answer that stands on it.
+
+    The cells of the page are the runs of the first job's seed; the answer is over all finished runs.  A miniature has
+    none: nobody published a number for it.
+    """
+    from r1mm.report.collect import comparison_inputs
+    from r1mm.report.comparison import build_comparison
+
+    first = jobs[0]
+    answer: dict[str, Any] = {}
+    if not first.recipe.miniature:
+        try:
+            answer = answer_of(str(first.recipe_folder), first.runs)
+        except BadInput as error:
+            # An older run beside these that does not fit them must not cost the page of these.
+            answer = {"answer": [f"No answer over all finished runs: {error}"]}
+    shown = [job for job in jobs if job.seed == first.seed]
+    inputs = comparison_inputs(
+        {job.resolved.variant: (job.folder("run"), generations(job)) for job in shown}, task_sets(first), answer
+    )
+    path = first.runs / first.recipe.name / f"comparison-seed{first.seed}.html"
+    return write_text(path, build_comparison(inputs)), answer.get("answer", [])
