@@ -22,7 +22,7 @@ from r1mm.recipe import SOURCE_FORMS, Recipe, Setting, resolve
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML 1.1 reads `1e-4` as a string; hyper-parameters are written so, and mean the number."""
 
 

@@ -57,10 +57,10 @@ def test_the_tokenizer_is_the_same_in_every_process() -> None:
         "from r1mm.mini.datasets import PALETTE; from r1mm.mini.language import build_tokenizer\n"
         f"print(build_tokenizer({list(TEMPLATES.values())!r}, PALETTE).backend_tokenizer.to_str(), end='')"
     )
-    for hash_seed in ("1", "2", "3"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-        assert made.stdout == build_tokenizer(list(TEMPLATES.values()), PALETTE).backend_tokenizer.to_str()
+    # This process hashes text by chance, the other by a fixed seed: an order that depends on it would differ.
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert made.stdout == build_tokenizer(list(TEMPLATES.values()), PALETTE).backend_tokenizer.to_str()
 
 
 def test_digits_are_found_with_and_without_blank(tokenizer: PreTrainedTokenizerFast) -> None:
