@@ -224,12 +224,21 @@ def test_every_service_is_hardened() -> None:
         assert services[name]["environment"]["R1MM_GPUS"] == "all"
 
 
+@pytest.fixture
+def on_gpus(tmp_path: Path) -> list[object]:
+    """The arguments of a full recipe on two GPUs, its assets in a folder."""
+    assets = make_local_assets(tmp_path / "assets", train=16, items=7)
+    runs = tmp_path / "runs"
+    return [small_full_recipe(tmp_path / "recipes"), "--runs", runs, "--gpus", "2xA100-80G", "--assets", assets]
+
+
 @pytest.mark.usefixtures("nothing_left")
-def test_a_job_says_itself_that_it_does_not_see_the_gpus_it_was_promised(image: Image, tmp_path: Path) -> None:
+def test_a_job_says_itself_that_it_does_not_see_the_gpus_it_was_promised(
+    on_gpus: list[object], image: Image, tmp_path: Path
+) -> None:
     if not gives_gpus()[0]:
         pytest.skip("the engine has no GPU runtime")
-    recipe, assets = small_full_recipe(tmp_path / "recipes"), make_local_assets(tmp_path / "assets", train=16, items=7)
-    result = reproduce(recipe, tmp_path / "runs", "--image", image.id, "--gpus", "2xA100-80G", "--assets", assets)
+    result = r1mm("reproduce", *on_gpus, "--image", image.id)
     failed(result, "stage assets ended with status 1")
     assert "launch: compose" in result.stderr
     assert "r1mm: failed: this stage was promised 2 GPUs and sees 0 (" in result.stderr
@@ -268,9 +277,9 @@ def engine_without_gpus(tmp_path: Path) -> Iterator[str]:
 
 
 def test_without_a_gpu_runtime_the_refusal_is_ours_and_comes_before_any_build(
-    gpu_recipe: Path, tmp_path: Path, engine_without_gpus: str
+    on_gpus: list[object], tmp_path: Path, engine_without_gpus: str
 ) -> None:
-    result = reproduce(gpu_recipe, tmp_path / "runs", "--launch", "compose", DOCKER_HOST=engine_without_gpus)
+    result = r1mm("reproduce", *on_gpus, "--launch", "compose", DOCKER_HOST=engine_without_gpus)
     refused(result, "gpu runtime: the engine hands out no GPUs", "NVIDIA Container Toolkit")
     assert "image r1mm-trainer:" not in result.stderr
     assert not (tmp_path / "runs").exists()
@@ -281,12 +290,12 @@ def test_an_engines_refusal_is_passed_on(docker: DockerClient) -> None:
         docker.container.inspect("r1mm-nobody")
 
 
-def test_a_recipe_for_gpus_is_refused_on_a_machine_that_has_none(gpu_recipe: Path, tmp_path: Path) -> None:
+def test_a_recipe_for_gpus_is_refused_on_a_machine_that_has_none(on_gpus: list[object], tmp_path: Path) -> None:
     from r1mm.gpus import gpus
 
     if len(gpus()) >= 2:
         pytest.skip("this machine has the GPUs")
-    refused(reproduce(gpu_recipe, tmp_path / "runs", "--launch", "local"), "gpus", "2")
+    refused(r1mm("reproduce", *on_gpus, "--launch", "local"), "gpus", "2")
     assert not (tmp_path / "runs").exists()
 
 
