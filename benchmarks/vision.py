@@ -1,7 +1,7 @@
 """What the short way through the vision tower saves: forward and backward, stock and short in turns, medians and ratio.
 
-python benchmarks/vision.py --images 64                 every image different, as in supervised training
-python benchmarks/vision.py --images 128 --copies 8     16 groups of 8, as in GRPO
+python benchmarks/vision.py --images 64     as in supervised training
+python benchmarks/vision.py --images 16     as in GRPO, where a group's image comes once (benchmarks/step.py)
 """
 
 import argparse
@@ -34,11 +34,8 @@ def pass_through(model: Any, pixels: torch.Tensor, grid: torch.Tensor) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--copies", type=int, default=1, help="how often each image occurs (default: 1)")
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
-    if options.copies < 1 or options.images % options.copies:
-        parser.error(f"--images {options.images} is no multiple of --copies {options.copies}")
     torch.set_num_threads(2)
     recipe = load_recipe(RECIPES / "r1v-mini" / "recipe.yaml")
     settings = {key: setting.value for key, setting in recipe.model.items()}
@@ -51,12 +48,12 @@ def main() -> None:
     for block in batch_only.model.visual.blocks:
         block.attn.__class__ = BatchedVisionAttention
     grid = torch.tensor([[1, 8, 8]] * options.images)
-    pixels = torch.randn(options.images // options.copies, 64, 1176).repeat_interleave(options.copies, 0).flatten(0, 1)
+    pixels = torch.randn(options.images, 64, 1176).flatten(0, 1)
     models = {
         "stock": stock,
         "matrix product": product_only,
         "batched attention": batch_only,
-        "all, copies once": short,
+        "both": short,
     }
     times: dict[str, list[float]] = {name: [] for name in models}
     for repeat in range(options.repeats + 2):

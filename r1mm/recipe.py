@@ -218,6 +218,10 @@ class Recipe(Strict):
     schedule_steps: Setting[int] | None = None
     weights_dtype: Setting[Literal["float32", "bfloat16"]] | None = None
     sharding: Setting[Literal["ddp", "zero-2", "zero-3"]] | None = None
+    # Off is TRL as it is, G times the work on images for the same numbers.
+    grouped_images: Setting[bool] = Setting[bool](
+        value=True, source="our choice: an image is encoded once per group; loss and gradient are TRL's to rounding"
+    )
     options: dict[str, Variant] = {}
 
     @property

@@ -1,9 +1,8 @@
 """Qwen2-VL's vision tower computed the short way: same weights, same numbers up to rounding.
 
 The tower projects patches by a 3-D convolution whose kernel equals its stride, which is a matrix product; without
-flash attention it attends image by image in a loop, which for images of one size is one batched call; and a batch of
-GRPO holds every image once per completion of its group, where once is enough.  Parameter names and module hooks stay
-as they were.  `benchmarks/vision.py` measures what each saves.
+flash attention it attends image by image in a loop, which for images of one size is one batched call.  Parameter names
+and module hooks stay as they were.  `benchmarks/vision.py` measures what each saves.
 """
 
 from typing import Any
@@ -11,8 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
-    BaseModelOutputWithPooling,
-    Qwen2VisionTransformerPretrainedModel,
     VisionAttention,
     apply_rotary_pos_emb_vision,
 )
@@ -55,47 +52,6 @@ class BatchedVisionAttention(VisionAttention):
         return projected
 
 
-class OncePerImageTower(Qwen2VisionTransformerPretrainedModel):
-    """The tower over the different images of a batch; each copy of an image gets its features, and adds its gradient.
-
-    Copies are found by their pixels, wherever in the batch they stand, so that trainer and generation need not know.
-    """
-
-    def forward(self, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """`hidden_states` (patches of all images, pixels of a patch) and `grid_thw` (images, 3) as the library's."""
-        sizes = grid_thw.prod(-1).tolist()
-        images = list(hidden_states.split(sizes))
-        firsts, source = first_copies(images, grid_thw.tolist())
-        if len(firsts) == len(images):
-            return super().forward(hidden_states, grid_thw, **kwargs)
-        found = super().forward(torch.cat([images[i] for i in firsts]), grid_thw[firsts], **kwargs)
-        merged = [sizes[i] // self.spatial_merge_size**2 for i in firsts]
-        patches = found.last_hidden_state.split([sizes[i] for i in firsts])
-        features = found.pooler_output.split(merged)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=torch.cat([patches[i] for i in source]),
-            pooler_output=torch.cat([features[i] for i in source]),
-        )
-
-
-def first_copies(images: list[torch.Tensor], grids: list[list[int]]) -> tuple[list[int], list[int]]:
-    """The images that are no copy of one before them, and for each image which of those it is, copies to the bit."""
-    firsts: list[int] = []
-    source: list[int] = []
-    seen: dict[tuple[float, ...], list[int]] = {}
-    for i, image in enumerate(images):
-        # A few pixels from all over the image find the candidates; the whole image decides.
-        sample = image.flatten()[:: max(1, image.numel() // 64)].tolist()
-        candidates = seen.setdefault((*grids[i], *sample), [])
-        number = next((c for c in candidates if torch.equal(images[firsts[c]], image)), None)
-        if number is None:
-            number = len(firsts)
-            firsts.append(i)
-            candidates.append(number)
-        source.append(number)
-    return firsts, source
-
-
 def shorten_vision_tower(model: Any) -> None:
     """Swap the parts of a Qwen2-VL model, in place.  ValueError when its tower is not built as expected.
 
@@ -105,7 +61,6 @@ def shorten_vision_tower(model: Any) -> None:
     projection = tower.patch_embed.proj
     if not isinstance(projection, nn.Conv3d) or projection.kernel_size != projection.stride:
         raise ValueError(f"expected a Conv3d whose kernel is its stride, found {projection}")
-    tower.__class__ = OncePerImageTower
     projection.__class__ = PatchProjection
     if tower.config._attn_implementation == "sdpa":
         for block in tower.blocks:

@@ -118,10 +118,13 @@ def reading_of(upstream: str) -> Reading:
     raise BadInput(f"upstream {upstream} is none that a recipe follows; those are {known}")
 
 
-def check_fidelity(fixture: Fixture, folder: Path) -> Fidelity:
-    """Replay a fixture through the trainer of its upstream's reading and compare.  `folder` takes scratch files."""
+def check_fidelity(fixture: Fixture, folder: Path, *, grouped: bool = True) -> Fidelity:
+    """Replay a fixture through the trainer of its upstream's reading and compare.
+
+    `folder` takes scratch files.  `grouped`: as the recipe's `grouped_images`.
+    """
     reading = reading_of(fixture.meta.upstream)
-    return compare(fixture, reading, replay(fixture, reading, folder))
+    return compare(fixture, reading, replay(fixture, reading, folder, grouped=grouped))
 
 
 class RecordedProcessor(Qwen2VLProcessor):
@@ -145,9 +148,9 @@ class RecordedProcessor(Qwen2VLProcessor):
         )
 
 
-def replay(fixture: Fixture, reading: Reading, folder: Path) -> Replayed:
+def replay(fixture: Fixture, reading: Reading, folder: Path, *, grouped: bool = True) -> Replayed:
     """One step's loss and gradient of our trainer over the fixture's rollouts.  `folder` takes scratch files."""
-    trainer = _trainer(fixture, reading, folder)
+    trainer = _trainer(fixture, reading, folder, grouped)
     passes: list[torch.Tensor] = []
     log_probs = trainer._get_per_token_logps_and_entropies
 
@@ -182,7 +185,7 @@ def replay(fixture: Fixture, reading: Reading, folder: Path) -> Replayed:
     )
 
 
-def _trainer(fixture: Fixture, reading: Reading, folder: Path) -> R1Trainer:
+def _trainer(fixture: Fixture, reading: Reading, folder: Path, grouped: bool) -> R1Trainer:
     recipe, group, count = reading.recipe, fixture.group, len(fixture.prompts)
     base = _loadable(fixture.base, folder / "base")
     processor = _processor(base)
@@ -212,10 +215,11 @@ def _trainer(fixture: Fixture, reading: Reading, folder: Path) -> R1Trainer:
             images_in_logprobs=recipe.factors.images_in_logprobs.value,
             incident_folder=folder,
             base=base,
+            grouped_images=grouped,
         )
     _take_policy(trainer, fixture.folder / "policy")
     for network in (trainer.model, trainer.ref_model):
-        if network is not None:
+        if network is not None and grouped:
             shorten_vision_tower(network)
     return trainer
 

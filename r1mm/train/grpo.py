@@ -5,6 +5,7 @@ needs: log-probs with or without the images, and a stop before an update that is
 """
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from r1mm.processor import load_processor
 from r1mm.recipe import Recipe, values
 from r1mm.rundir import write_bytes, write_json
 from r1mm.train.checkpoints import ResumesExactly, save_trained, train_resumably
-from r1mm.train.images import decode_once, process_once
+from r1mm.train.grouped import GroupedImages, plain_network
+from r1mm.train.images import decode_once, distinct
 from r1mm.train.prompt_length import refuse_long_prompts
 from r1mm.train.rewards import accuracy_reward, format_reward_for
 from r1mm.train.rollout import FreshRollouts
 from r1mm.train.settings import grpo_config
-from r1mm.vision import first_copies, shorten_vision_tower
+from r1mm.vision import shorten_vision_tower
 
 _SHOWN = {
     "rewards/accuracy_reward/mean": "accuracy",
@@ -38,14 +40,14 @@ _SHOWN = {
 _EDGES = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
 
 
-class R1Trainer(ResumesExactly, FreshRollouts, GRPOTrainer):
+class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
     """TRL's GRPOTrainer with the factor `images_in_logprobs`, and non-finite losses refused.
 
     `images_in_logprobs`: `both` gives policy and reference passes the images; `none` computes both from the text
     alone, image placeholders included, as Deep-Agent/R1-V@9d576c7 did (`model(input_ids)`).  Generation always sees
     the images.  `schedule_steps`: the length of the learning-rate schedule where it is not `max_steps`: upstream's
     100 steps are the first of 8,750.  `base`: the checkpoint that training starts from, whose processor is kept.
-    `longest_prompt`, in tokens: a prompt beyond it stops the run.
+    `longest_prompt`, in tokens: a prompt beyond it stops the run.  `grouped_images`: see `GroupedImages`.
     """
 
     def __init__(
@@ -105,9 +107,12 @@ class R1Trainer(ResumesExactly, FreshRollouts, GRPOTrainer):
         advantages = inputs["advantages"].tolist()
         references = inputs.get("ref_per_token_logps")
         # TRL has shuffled the rows; those of one prompt and image are a group.
-        grids = inputs["image_grid_thw"]
-        pixels = list(inputs["pixel_values"].split(grids.prod(-1).tolist()))
-        _, image_of_row = first_copies(pixels, grids.tolist())
+        pixels = list(inputs["pixel_values"].split(inputs["image_grid_thw"].prod(-1).tolist()))
+        if "group" in inputs:
+            image_of_row = inputs["group"].tolist()
+        else:
+            _, image_of_row = distinct([sha256(image.cpu().numpy().tobytes()).digest() for image in pixels])
+            pixels = [pixels[image_of_row.index(image)] for image in range(max(image_of_row) + 1)]
         rows_of_group: dict[tuple[str, int], list[int]] = {}
         for row, prompt in enumerate(prompts):
             rows_of_group.setdefault((prompt, image_of_row[row]), []).append(row)
@@ -124,7 +129,7 @@ class R1Trainer(ResumesExactly, FreshRollouts, GRPOTrainer):
             for (prompt, image), rows in rows_of_group.items()
         ]
         # As the model saw them: normalised pixels, the patches of one image after the other.
-        images = {f"image-{image}": pixels[image_of_row.index(image)].contiguous() for image in set(image_of_row)}
+        images = {f"image-{number}": image.contiguous() for number, image in enumerate(pixels)}
         name = f"nonfinite-step-{step}" + (f"-rank-{self.args.process_index}" if self.args.world_size > 1 else "")
         write_bytes(self.incident_folder / f"{name}.safetensors", save(images))
         return write_json(
@@ -133,10 +138,11 @@ class R1Trainer(ResumesExactly, FreshRollouts, GRPOTrainer):
         )
 
 
-def training_rows(dataset: Dataset, template: str) -> Dataset:
-    """A counting dataset in TRL's form: prompt (a conversation), image, solution."""
+def training_rows(dataset: Dataset, template: str, *, grouped: bool = True) -> Dataset:
+    """A counting dataset in TRL's form: prompt (a conversation), image, solution; `grouped`: see `decode_once`."""
     prompts = [conversation(template.format(question=problem)) for problem in dataset["problem"]]
-    return decode_once(dataset.remove_columns("problem").add_column("prompt", prompts))
+    rows = dataset.remove_columns("problem").add_column("prompt", prompts)
+    return decode_once(rows) if grouped else rows
 
 
 def build_trainer(
@@ -163,23 +169,23 @@ def build_trainer(
     longest = recipe.max_prompt_length.value if recipe.max_prompt_length else None
     if longest is not None:
         refuse_long_prompts(dataset, recipe.prompts.train.value, processor, longest)
-    process_once(processor)
+    grouped = recipe.grouped_images.value
     trainer = R1Trainer(
         model=str(model),
         reward_funcs=[accuracy_reward, format_reward_for(recipe.factors.format_match.value)],
         args=grpo_config(recipe, folder, seed, suppressed(processor.tokenizer), layout),
-        train_dataset=training_rows(dataset, recipe.prompts.train.value),
+        train_dataset=training_rows(dataset, recipe.prompts.train.value, grouped=grouped),
         processing_class=processor,
         images_in_logprobs=recipe.factors.images_in_logprobs.value,
         incident_folder=folder,
         base=model,
         schedule_steps=recipe.schedule_steps.value if recipe.schedule_steps else None,
         longest_prompt=longest,
+        grouped_images=grouped,
     )
     for network in (trainer.model, trainer.ref_model):
-        plain = getattr(network, "module", network)  # without deepspeed's engine, or DDP, around it
-        if plain is not None and plain.config.model_type == "qwen2_vl":  # Qwen2.5-VL's tower is another
-            shorten_vision_tower(plain)
+        if grouped and network is not None and network.config.model_type == "qwen2_vl":  # Qwen2.5-VL's tower is another
+            shorten_vision_tower(plain_network(network))
     return trainer
 
 

@@ -1,18 +1,34 @@
-"""A group's image made once: decoded once and turned into pixels once per step.
+"""What the rows of a group have in common, made once: the image decoded, the prompt rendered and tokenized, its pixels.
 
-TRL hands a batch of prompts x group rows through dataset and processor, so every image comes once per completion, and
-through the processor twice.  (`r1mm.vision` does the same for the vision tower.)
+TRL hands a batch of prompts x group rows to dataset and processor, so that everything about a prompt is made once per
+completion, and by the processor twice per step.  (`r1mm.train.grouped` does the same for the model.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
-import torch
 from datasets import Dataset, Image
 from transformers import ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
 
 from r1mm.data.images import decode_image
+
+# What a processor makes per image, not per row.
+PER_IMAGE = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
+_TEXTS_KEPT = 256  # rendered prompts that are remembered; a step has fewer
+
+
+def distinct(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
+    """Where each different key stands first, and for every key which of those it is."""
+    number: dict[Hashable, int] = {}
+    firsts: list[int] = []
+    source: list[int] = []
+    for i, key in enumerate(keys):
+        if key not in number:
+            number[key] = len(firsts)
+            firsts.append(i)
+        source.append(number[key])
+    return firsts, source
 
 
 def decode_once(dataset: Dataset, column: str = "image") -> Dataset:
@@ -26,41 +42,96 @@ def decode_once(dataset: Dataset, column: str = "image") -> Dataset:
             return columns
         keys = [(encoded["bytes"], encoded["path"]) for encoded in columns[column]]
         names = columns.get("item") or ["an item"] * len(keys)
-        distinct = dict(zip(keys, zip(columns[column], names, strict=True), strict=True))
-        decoded = {key: decode_image(encoded, str(name)) for key, (encoded, name) in distinct.items()}
-        return {**columns, column: [decoded[key] for key in keys]}
+        firsts, source = distinct(keys)
+        decoded = [decode_image(columns[column][i], str(names[i])) for i in firsts]
+        return {**columns, column: [decoded[i] for i in source]}
 
     return dataset.cast_column(column, Image(decode=False)).with_transform(decode)
 
 
-def process_once(processor: ProcessorMixin) -> None:
-    """Let a Qwen2-VL processor make the pixels of each image object of a call once, and remember the last call's.
+class _OncePerGroup(ProcessorMixin):
+    """Left of a processor's own class: rows of one prompt and the same image objects are made as one.
 
-    Output and row order stay as they were.  In place; what `save_pretrained` writes does not change.
+    What is per row comes for every row.  What is per image (PER_IMAGE) comes once per group, in the order in which the
+    groups appear: U images for U x G rows.
     """
-    process = processor._process_images
-    last: dict[str, Any] = {"images": []}
 
-    def once(images: Any, **kwargs: Any) -> tuple[Any, list[str]]:
+    group_of_row: list[int]  # of the last call
+    _texts: dict[Hashable, str]
+    _last: dict[str, Any]
+
+    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
+        """As the processor's own; `images` holds an image, or a list of them, per row of `text`."""
+        if images is None or isinstance(text, str) or len(images) != len(text):
+            return super().__call__(images=images, text=text, **kwargs)
+        rows = [row if isinstance(row, list | tuple) else [row] for row in images]
+        keys = [(words, *map(id, row)) for words, row in zip(text, rows, strict=True)]
+        firsts, source = distinct(keys)
+        made = super().__call__(images=[images[i] for i in firsts], text=[text[i] for i in firsts], **kwargs)
+        return self._for_rows(made, source)
+
+    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the processor's own; equal conversations of a batch are rendered, and tokenized, once."""
+        if not isinstance(conversation[0], dict):
+            firsts, source = distinct([_content(each, by_image=True) for each in conversation])
+            made = super().apply_chat_template([conversation[i] for i in firsts], *args, **kwargs)
+            return [made[i] for i in source] if isinstance(made, list) else self._for_rows(made, source)
+        if args or kwargs.get("tokenize") or kwargs.get("tools"):
+            return super().apply_chat_template(conversation, *args, **kwargs)
+        key = (_content(conversation, by_image=False), repr(sorted(kwargs.items())))
+        if key not in self._texts:
+            if len(self._texts) >= _TEXTS_KEPT:
+                self._texts.clear()
+            self._texts[key] = super().apply_chat_template(conversation, **kwargs)
+        return self._texts[key]
+
+    def _for_rows(self, made: Any, source: list[int]) -> Any:
+        type(self).group_of_row = source
+        for name, rows in made.items():
+            if name not in PER_IMAGE:
+                made[name] = [rows[i] for i in source] if isinstance(rows, list) else rows[source]
+        return made
+
+    def _process_images(self, images: Any, **kwargs: Any) -> tuple[Any, list[str]]:
         kwargs["return_tensors"] = "pt"  # of TRL's two calls one says so; the pixels are tensors in both
-        flat = make_flat_list_of_images(images)
-        if not _same_objects(flat, last["images"]) or last["kwargs"] != kwargs:
-            distinct = {id(image): image for image in flat}
-            number = {key: i for i, key in enumerate(distinct)}
-            made, placeholders = process(list(distinct.values()), **kwargs)
-            last.update(images=flat, kwargs=kwargs, result=_expand(made, placeholders, [number[id(i)] for i in flat]))
+        flat, last = make_flat_list_of_images(images), self._last
+        same = len(flat) == len(last.get("images", ())) and all(map(_is, flat, last["images"]))
+        if not same or last["kwargs"] != kwargs:
+            last.update(images=flat, kwargs=kwargs, result=super()._process_images(images, **kwargs))
         made, placeholders = last["result"]
         return made.copy(), list(placeholders)
 
-    processor._process_images = once
+
+def _is(one: Any, other: Any) -> bool:
+    return one is other
 
 
-def _same_objects(these: Sequence[Any], those: Sequence[Any]) -> bool:
-    return len(these) == len(those) and all(one is other for one, other in zip(these, those, strict=True))
+def _content(conversation: Sequence[dict[str, Any]], *, by_image: bool) -> Hashable:
+    """A conversation as something to compare; images by identity, or not at all."""
+    return tuple(
+        (
+            turn["role"],
+            turn["content"]
+            if isinstance(turn["content"], str)
+            else tuple(
+                (part["type"], part.get("text"), id(part.get("image")) if by_image else None)
+                for part in turn["content"]
+            ),
+        )
+        for turn in conversation
+    )
 
 
-def _expand(made: Any, placeholders: list[str], source: list[int]) -> tuple[Any, list[str]]:
-    patches = made["pixel_values"].split(made["image_grid_thw"].prod(-1).tolist())
-    made["pixel_values"] = torch.cat([patches[i] for i in source])
-    made["image_grid_thw"] = made["image_grid_thw"][source]
-    return made, [placeholders[i] for i in source]
+def process_once(processor: ProcessorMixin) -> None:
+    """Let a processor make each prompt and each image of a batch once, and remember the last call's pixels.
+
+    In place; what `save_pretrained` writes does not change, and so not the class's name.  See `_OncePerGroup` for what
+    comes per row and what per group.
+    """
+    own = type(processor)
+    state: dict[str, Any] = {
+        "group_of_row": [],
+        "_texts": {},
+        "_last": {},
+    }  # on a class of its own: instances are written to disk
+    processor.__class__ = type(own.__name__, (_OncePerGroup, own), state)

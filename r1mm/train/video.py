@@ -1,7 +1,7 @@
-"""Clips in GRPO: log-probs of policy and reference over a video, as Open-R1-Video computed them.
+"""Clips in GRPO: policy and reference over a video, as Open-R1-Video computed them.
 
 TRL 1.16 has no way for a clip through GRPO.  One travels unharmed when it is carried as an image whose grid has t > 1,
-with video placeholders in its prompt; here it becomes a clip again, at the model call.
+with video placeholders in its prompt; here it becomes a clip again, inside the model.
 
 Positions are given explicitly: transformers 4.49, with which the models were trained, lets the text after a clip start
 at max(t, h, w) of the merged grid; transformers 5.23 starts it at max(h, w), inside a clip that is longer than high and
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from r1mm.recipe import Setting, Variant
+from r1mm.train.grouped import plain_network
 from r1mm.train.grpo import R1Trainer
 
 CLAMP = 11.0  # upstream's bound of |log reference - log policy| in the KL; not applied here
@@ -98,27 +99,43 @@ def clip_positions(
     return positions
 
 
-def call_with_clips(model: Any, video_token: int, merge: int, /, **inputs: Any) -> Any:
-    """`model(**inputs)` with what came as images given as clips, and positions with it.  Without pixels: as it came."""
-    pixels, grids = inputs.pop("pixel_values", None), inputs.pop("image_grid_thw", None)
-    if pixels is None:
-        return model(**inputs)
-    # The model would make its own positions from these; ours are complete.
-    inputs.pop("mm_token_type_ids", None)
-    positions = clip_positions(
-        inputs["input_ids"], inputs["attention_mask"], grids, video_token=video_token, merge=merge
-    )
-    return model(**inputs, pixel_values_videos=pixels, video_grid_thw=grids, position_ids=positions)
+def carry_clips(network: Any) -> None:
+    """Let a Qwen2-VL model take what comes to it as images for clips, at the positions it was trained with; in place.
+
+    It holds wherever the model is called: generation, reference and policy passes.
+    """
+    inner, config = network.model, network.config
+    forward = inner.forward
+
+    @functools.wraps(forward)
+    def with_clips(*args: Any, pixel_values: Any = None, image_grid_thw: Any = None, **inputs: Any) -> Any:
+        if pixel_values is not None:
+            inputs |= {"pixel_values_videos": pixel_values, "video_grid_thw": image_grid_thw}
+        return forward(*args, **inputs)
+
+    def positions(
+        input_ids: torch.Tensor, *_: Any, attention_mask: torch.Tensor, **grids: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        clips = grids.get("video_grid_thw")
+        found = clip_positions(
+            input_ids,
+            attention_mask,
+            grids["image_grid_thw"] if clips is None else clips,
+            video_token=config.video_token_id,
+            merge=config.vision_config.spatial_merge_size,
+        )
+        return found, found.amax((0, 2))[:, None] + 1 - attention_mask.sum(1, keepdim=True)
+
+    inner.forward, inner.get_rope_index = with_clips, positions
 
 
 class VideoTrainer(R1Trainer):
     """R1Trainer whose images are clips: an "image" is a clip's patches with a grid of t >= 1, its prompt holds
-    `<|video_pad|>`.  Log-prob passes only; generation over clips is not here yet.
+    `<|video_pad|>`.
     """
 
-    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-        config = self.accelerator.unwrap_model(model).config
-        called = functools.partial(
-            call_with_clips, model, config.video_token_id, config.vision_config.spatial_merge_size
-        )
-        return super()._get_per_token_logps_and_entropies(called, *args, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for network in (self.model, self.ref_model):
+            if network is not None:
+                carry_clips(plain_network(network))

@@ -60,7 +60,9 @@ def test_another_start_changes_nothing(recipe: Path, assets: Path, finished: Pat
 
 
 def test_gpus_that_are_not_here_are_refused(recipe: Path, assets: Path, finished: Path) -> None:
-    refused(reproduce(recipe, finished.parent.parent, "--assets", assets, "--gpus", "1x24G", "--launch", "local"), "gpus")
+    refused(
+        reproduce(recipe, finished.parent.parent, "--assets", assets, "--gpus", "1x24G", "--launch", "local"), "gpus"
+    )
 
 
 def test_without_assets_and_network_it_says_what_to_do(recipe: Path, tmp_path: Path) -> None:

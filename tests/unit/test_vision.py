@@ -1,5 +1,4 @@
 import copy
-import math
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from r1mm.mini.datasets import PALETTE
 from r1mm.mini.language import build_tokenizer
 from r1mm.mini.model import build_model
 from r1mm.recipe_files import RECIPES, load_recipe
-from r1mm.vision import first_copies, shorten_vision_tower
+from r1mm.vision import shorten_vision_tower
 
 
 @pytest.fixture(scope="module")
@@ -39,39 +38,6 @@ def test_the_short_way_gives_the_librarys_numbers(
     assert list(short.state_dict()) == list(model.state_dict())
     for ours, theirs in zip(features_and_gradients(short), features_and_gradients(model), strict=True):
         assert float((ours - theirs).norm() / theirs.norm()) < 2e-6
-
-
-def test_copies_of_an_image_are_encoded_once_and_share_its_gradient(model: Qwen2VLForConditionalGeneration) -> None:
-    torch.manual_seed(0)
-    grids = {"a": [1, 8, 8], "b": [1, 4, 6], "c": [1, 8, 8]}
-    pixels = {name: torch.randn(math.prod(grid), 1176) for name, grid in grids.items()}
-    order = "abacbca"  # copies apart from each other, as TRL's shuffling of rows leaves them
-    batch = torch.cat([pixels[name] for name in order])
-    grid_thw = torch.tensor([grids[name] for name in order])
-    weights = torch.randn(sum(math.prod(grids[name]) // 4 for name in order), 128)
-    seen: list[int] = []
-
-    def features_and_gradients(network: Qwen2VLForConditionalGeneration) -> tuple[torch.Tensor, torch.Tensor]:
-        network.zero_grad()
-        counter = network.model.visual.patch_embed.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-        features = torch.cat(list(network.model.get_image_features(batch, grid_thw).pooler_output))
-        (features * weights).sum().backward()
-        counter.remove()
-        return features.detach(), torch.cat([p.grad.flatten() for p in network.model.visual.parameters()])
-
-    short = copy.deepcopy(model)
-    shorten_vision_tower(short)
-    for ours, theirs in zip(features_and_gradients(short), features_and_gradients(model), strict=True):
-        assert float((ours - theirs).norm() / theirs.norm()) < 2e-6
-    assert seen == [64 + 24 + 64, len(batch)]
-
-
-def test_images_that_differ_in_one_pixel_or_in_their_grid_are_not_copies() -> None:
-    one = torch.zeros(64, 1176)
-    other = one.clone()
-    other[3, 5] = 1.0
-    assert first_copies([one, other, one.clone()], [[1, 8, 8]] * 3) == ([0, 1], [0, 1, 0])
-    assert first_copies([one, one], [[1, 8, 8], [1, 4, 16]]) == ([0, 1], [0, 1])
 
 
 def test_a_tower_of_another_build_is_refused(model: Qwen2VLForConditionalGeneration) -> None:

@@ -14,7 +14,7 @@ from r1mm.mini.datasets import PALETTE
 from r1mm.mini.language import VISION_TOKENS, build_tokenizer
 from r1mm.mini.model import build_model, build_processor, save
 from r1mm.mini.render import encode_png
-from r1mm.recipe import resolve
+from r1mm.recipe import Setting, resolve
 from r1mm.recipe_files import OURS, load_recipe
 from r1mm.train.grpo import R1Trainer, build_trainer
 from r1mm.train.settings import run_fields
@@ -39,9 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def trainer_of(folder: Path, variant: str) -> R1Trainer:
+def trainer_of(folder: Path, variant: str, *, grouped: bool = True) -> R1Trainer:
+    recipe = resolve(load_recipe(folder / "tiny" / "recipe.yaml"), variant).recipe
     return build_trainer(
-        resolve(load_recipe(folder / "tiny" / "recipe.yaml"), variant).recipe,
+        recipe.model_copy(update={"grouped_images": Setting(value=grouped, source="our choice: for a test")}),
         model=folder / "base",
         dataset=load_counting(folder / "sets" / "train.parquet"),
         seed=1,
@@ -133,8 +134,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_groups(
     assert len(offending) == 1
     images = load_file(folder / "images-fixed" / "nonfinite-step-1.safetensors")
     pixels = batch["pixel_values"].split(batch["image_grid_thw"].prod(-1).tolist())
-    assert torch.equal(images[f"image-{offending[0]['image']}"], pixels[5])
-    assert sum(torch.equal(image, pixels[5]) for image in pixels) == 4
+    assert torch.equal(images[f"image-{offending[0]['image']}"], pixels[batch["group"][5]])
+    assert len(images) == len(pixels) == 2
+
+
+def test_the_groups_are_told_apart_where_every_row_brings_its_image(folder: Path) -> None:
+    trainer = trainer_of(folder, "images-fixed", grouped=False)
+    inputs = generated(trainer)
+    inputs["advantages"][0] = float("nan")
+    with pytest.raises(StageFailed, match="the loss is nan"):
+        trainer.compute_loss(trainer.model, inputs)
+    saved = json.loads((folder / "images-fixed" / "nonfinite-step-1.json").read_text())
+    assert [len(group["completions"]) for group in saved["groups"]] == [4, 4]
+    assert len(load_file(folder / "images-fixed" / "nonfinite-step-1.safetensors")) == 2
 
 
 def test_a_recipe_may_not_set_what_every_run_sets(tmp_path: Path) -> None:

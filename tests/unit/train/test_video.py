@@ -1,11 +1,11 @@
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
 
-from r1mm.train.video import call_with_clips, clip_positions
+from r1mm.train.video import carry_clips, clip_positions
 
 CLIP = 7
 
@@ -70,24 +70,28 @@ def test_placeholders_that_are_not_those_of_the_clips_are_refused(
 
 
 def test_an_image_with_frames_reaches_the_model_as_a_clip() -> None:
-    called: dict[str, Any] = {}
-    pixels, grids = torch.zeros(8, 12), torch.tensor([[2, 2, 2]])
-    ids = torch.tensor([[3, CLIP, CLIP, 4]])
-    call_with_clips(
-        lambda **inputs: called.update(inputs),
-        CLIP,
-        2,
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        mm_token_type_ids=ids * 0,
-        pixel_values=pixels,
-        image_grid_thw=grids,
-        labels=ids,
+    torch.manual_seed(0)
+    config = Qwen2VLConfig(
+        text_config={
+            **{"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1},
+            **{"num_attention_heads": 2, "num_key_value_heads": 1},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+        },
+        vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2},
+        **{"image_token_id": CLIP + 1, "video_token_id": CLIP, "vision_start_token_id": 3, "vision_end_token_id": 4},
     )
-    assert called.keys() == {
-        *("input_ids", "attention_mask", "labels", "position_ids"),
-        *("pixel_values_videos", "video_grid_thw"),
-    }
-    assert called["pixel_values_videos"] is pixels
-    assert called["video_grid_thw"] is grids
-    assert called["position_ids"].shape == (3, 1, 4)
+    model = Qwen2VLForConditionalGeneration(config).eval()
+    # Six frames in three steps: longer than high and wide.
+    grids, pixels = torch.tensor([[3, 2, 4]]), torch.randn(24, 1176)
+    ids = torch.tensor([[3, *[CLIP] * 6, 4, 50, 51]])
+    mask = torch.ones_like(ids)
+    right = clip_positions(ids, mask, grids, video_token=CLIP, merge=2)
+    given = {"input_ids": ids, "attention_mask": mask}
+    types = (ids == CLIP).int() * 2
+    with torch.no_grad():
+        expected = model(**given, pixel_values_videos=pixels, video_grid_thw=grids, position_ids=right).logits
+        library = model(**given, pixel_values_videos=pixels, video_grid_thw=grids, mm_token_type_ids=types).logits
+        carry_clips(model)
+        found = model(**given, pixel_values=pixels, image_grid_thw=grids, mm_token_type_ids=types).logits
+    assert torch.equal(found, expected)
+    assert not torch.allclose(library, expected)
