@@ -185,11 +185,11 @@ def compared(make: Callable[..., R1Trainer], folder: Path) -> tuple[list[int], l
         both.append((one_step(trainer), seen))
     (ours, few), (theirs, many) = both
     assert torch.equal(torch.cat(ours[3]).sort(0).values, torch.cat(theirs[3]).sort(0).values)
-    # A sum of terms of order 1 that nearly cancel: the loss is held against those, the KL against itself.
+    # Sums of terms of order 1 that nearly cancel, each with its rounding: held against those where they are small.
     assert sum(ours[0]) == pytest.approx(sum(theirs[0]), rel=TOLERANCE, abs=TOLERANCE)
     if len(ours[3]) == 1:  # the mean of a micro-batch weighs its tokens, so that it depends on who is in it
-        assert ours[2]["kl"] == pytest.approx(theirs[2]["kl"], rel=TOLERANCE)
-    assert sum(theirs[2]["kl"]) > 1e-2
+        assert ours[2]["kl"] == pytest.approx(theirs[2]["kl"], rel=TOLERANCE, abs=1e-8)
+    assert sum(theirs[2]["kl"]) > 1e-3
     assert len(theirs[1]) > 20
     assert apart(ours[1], theirs[1]) < TOLERANCE
     return few, many
