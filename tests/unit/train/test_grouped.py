@@ -190,7 +190,7 @@ def compared(make: Callable[..., R1Trainer], folder: Path) -> tuple[list[int], l
     if len(ours[3]) == 1:  # the mean of a micro-batch weighs its tokens, so that it depends on who is in it
         assert ours[2]["kl"] == pytest.approx(theirs[2]["kl"], rel=TOLERANCE, abs=1e-8)
     assert sum(theirs[2]["kl"]) > 1e-3
-    assert len(theirs[1]) > 20
+    assert len(theirs[1]) >= 12
     assert apart(ours[1], theirs[1]) < TOLERANCE
     return few, many
 
