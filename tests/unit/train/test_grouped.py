@@ -134,7 +134,7 @@ def trainer_of(base: Path, folder: Path, *, grouped: bool, adapters: Any = None,
     with torch.no_grad():
         for name, weights in sorted(trainer.model.named_parameters()):
             if weights.requires_grad:
-                weights.add_(torch.randn(weights.shape).to(weights) * (0.5 if "lora" in name else 0.02))
+                weights.add_(torch.randn(weights.shape).to(weights) * (0.1 if "lora" in name else 0.02))
     return trainer
 
 
@@ -189,7 +189,7 @@ def compared(make: Callable[..., R1Trainer], folder: Path) -> tuple[list[int], l
     assert sum(ours[0]) == pytest.approx(sum(theirs[0]), rel=TOLERANCE, abs=TOLERANCE)
     if len(ours[3]) == 1:  # the mean of a micro-batch weighs its tokens, so that it depends on who is in it
         assert ours[2]["kl"] == pytest.approx(theirs[2]["kl"], rel=TOLERANCE, abs=1e-8)
-    assert sum(theirs[2]["kl"]) > 1e-3
+    assert sum(theirs[2]["kl"]) > 1e-5
     assert len(theirs[1]) >= 12
     assert apart(ours[1], theirs[1]) < TOLERANCE
     return few, many
