@@ -1,16 +1,14 @@
 """What a job's stages work on, whichever the size: made by a miniature's own stages, or fetched for a full recipe."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from r1mm.data.access import LOCAL_VARIABLE
-from r1mm.data.checkpoint import read_object
 from r1mm.errors import BadInput
 from r1mm.job import Home, Job
 from r1mm.plan import Plan, make_plan
-from r1mm.plan.shapes import config_of_repo
+from r1mm.plan.shapes import config_of_folder, config_of_repo
 from r1mm.recipe import BASE_MODEL, TRAIN_SET, Condition
 
 
@@ -60,10 +58,10 @@ def check_plan(job: Job) -> None:
     if model is None or model.kind != "model":
         return
     local = os.environ.get(LOCAL_VARIABLE)
-    config = Path(local or "", "models", model.repo, "config.json")
-    if local and not config.is_file():
+    folder = Path(local or "", "models", model.repo)
+    if local and not (folder / "config.json").is_file():
         return  # the assets stage says what is missing
-    plan = make_plan(job.recipe, read_object(config) if local else config_of_repo(model.repo), job.gpus)
+    plan = make_plan(job.recipe, config_of_folder(folder) if local else config_of_repo(model.repo), job.gpus)
     if plan.layout.nodes > 1:
         raise BadInput(
             f"{job.gpus} is {plan.layout.nodes} machines, which can be planned for and not run on yet; give the GPUs "
@@ -73,8 +71,7 @@ def check_plan(job: Job) -> None:
 
 def plan_of(job: Job) -> Plan:
     """How a full recipe is laid out on the job's GPUs.  BadInput where it cannot fit."""
-    config = json.loads((base_model(job) / "config.json").read_text(encoding="utf-8"))
-    return make_plan(job.recipe, config, job.gpus)
+    return make_plan(job.recipe, config_of_folder(base_model(job)), job.gpus)
 
 
 def generations(job: Job) -> dict[str, dict[Condition, Path]]:

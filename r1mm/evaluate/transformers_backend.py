@@ -1,7 +1,6 @@
 """Greedy generation with transformers: Qwen2-VL and Qwen2.5-VL checkpoints, on a CPU or a GPU."""
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
+from r1mm.data.checkpoint import MODEL_TYPES
 from r1mm.data.prompts import conversation
 from r1mm.errors import BadInput, StageFailed
+from r1mm.plan.shapes import config_of_folder
 from r1mm.processor import load_processor
 from r1mm.vision import shorten_vision_tower
-
-MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 
 
 def model_type(folder: Path) -> str:
@@ -22,11 +21,7 @@ def model_type(folder: Path) -> str:
 
     BadInput when it is none of ours, and when its weights are not safetensors: pickled weights can run any code.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found = str(config.get("model_type"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise BadInput(f"{folder} is no checkpoint folder: config.json cannot be read ({error})") from error
+    found = str(config_of_folder(folder).get("model_type"))
     if found not in MODEL_TYPES:
         raise BadInput(f"{folder} holds a model of type {found!r}; r1mm evaluates {' and '.join(MODEL_TYPES)}")
     if not any(folder.glob("*.safetensors")):
