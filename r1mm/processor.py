@@ -1,9 +1,13 @@
 """The processor of a checkpoint as every run uses it: images by Pillow, prompts padded on the left."""
 
+import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoImageProcessor, AutoProcessor
+
+from r1mm.data.prompts import conversation
 
 
 def load_processor(folder: Path) -> Any:
@@ -16,3 +20,28 @@ def load_processor(folder: Path) -> Any:
     processor = AutoProcessor.from_pretrained(folder, padding_side="left", trust_remote_code=False)
     processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     return processor
+
+
+def prompt_text(processor: Any, prompt: str) -> str:
+    """What the model is given to read: `prompt` in one user turn, after one placeholder for its image."""
+    text: str = processor.apply_chat_template(conversation(prompt), add_generation_prompt=True, tokenize=False)
+    return text
+
+
+def prompt_lengths(processor: Any, prompts: Iterable[str], sizes: Iterable[tuple[int, int]]) -> list[int]:
+    """Tokens of each prompt with its image's, no pixels made; `sizes` are the images' (width, height) in pixels.
+
+    Equal prompts and equal sizes are worked out once: of a large set, both are few different ones.
+    """
+
+    @functools.cache
+    def text_tokens(prompt: str) -> int:
+        return len(processor.tokenizer(prompt_text(processor, prompt))["input_ids"])
+
+    @functools.cache
+    def image_tokens(width: int, height: int) -> int:
+        patches: int = processor.image_processor.get_number_of_image_patches(height, width, {})
+        return patches // int(processor.image_processor.merge_size) ** 2
+
+    # The text holds one placeholder, which the image's tokens take the place of.
+    return [text_tokens(prompt) - 1 + image_tokens(*size) for prompt, size in zip(prompts, sizes, strict=True)]

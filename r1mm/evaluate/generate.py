@@ -124,8 +124,8 @@ def evaluate_task(
 
     Raises BadInput for a checkpoint, solution or partial file that cannot be used, StageFailed for too little memory.
     """
-    from r1mm.evaluate.transformers_backend import model_type, prompt_lengths
-    from r1mm.processor import load_processor
+    from r1mm.evaluate.transformers_backend import model_type
+    from r1mm.processor import load_processor, prompt_lengths
 
     backend = settings.get("backend", "transformers")
     if backend not in ("transformers", "vllm"):

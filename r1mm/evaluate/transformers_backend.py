@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from r1mm.data.checkpoint import MODEL_TYPES
-from r1mm.data.prompts import conversation
 from r1mm.errors import BadInput, StageFailed
+from r1mm.evaluate.endings import completion_of, end_tokens
 from r1mm.plan.shapes import config_of_folder
-from r1mm.processor import load_processor
+from r1mm.processor import load_processor, prompt_text
 from r1mm.vision import shorten_vision_tower
 
 
@@ -49,30 +49,6 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> tup
     return _loaded(folder, dtype, device, max(path.stat().st_mtime_ns for path in folder.glob("*.safetensors")))
 
 
-def prompt_lengths(processor: Any, prompts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> list[int]:
-    """Tokens of each prompt with its image's; `sizes` are (width, height) in pixels."""
-
-    @functools.cache
-    def words(prompt: str) -> int:
-        text = processor.apply_chat_template(conversation(prompt), add_generation_prompt=True)
-        return len(processor.tokenizer(text)["input_ids"])
-
-    images = processor.image_processor
-
-    @functools.cache
-    def image_tokens(width: int, height: int) -> int:
-        return int(images.get_number_of_image_patches(height, width)) // int(images.merge_size) ** 2
-
-    return [words(prompt) + image_tokens(*size) for prompt, size in zip(prompts, sizes, strict=True)]
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """The checkpoint's own, as `generate` takes them in upstream's scripts, and the tokenizer's."""
-    own = model.generation_config.eos_token_id
-    own = own if isinstance(own, list) else [own]
-    return sorted({int(token) for token in (*own, tokenizer.eos_token_id) if token is not None})
-
-
 def generate(
     model_folder: Path,
     rows: Sequence[tuple[Any, str]],
@@ -92,7 +68,7 @@ def generate(
     """
     model, processor = load_model(model_folder, dtype, device)
     tokenizer = processor.tokenizer
-    ends = _end_tokens(model, tokenizer)
+    ends = end_tokens(model.generation_config, tokenizer)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -101,9 +77,8 @@ def generate(
         pad_token_id=tokenizer.pad_token_id,
     )
     for start in range(0, len(rows), batch_size):
-        batch = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
-        turns = [conversation(prompt) for _, prompt in batch]
-        texts = [processor.apply_chat_template(turn, add_generation_prompt=True) for turn in turns]
+        batch = rows[start : start + batch_size]
+        texts = [prompt_text(processor, prompt) for _, prompt in batch]
         images = [[image] for image, _ in batch]
         inputs = processor(text=texts, images=images, padding=True, return_tensors="pt").to(model.device)
         try:
@@ -114,5 +89,4 @@ def generate(
                 f"a batch of {len(batch)} prompts does not fit this device's memory; lower evaluation.batch_size"
             ) from error
         for i, ids in enumerate(generated[:, inputs["input_ids"].shape[1] :].tolist()):
-            length = next((place for place, token in enumerate(ids) if token in ends), len(ids))
-            on_done(start + i, tokenizer.decode(ids[:length], skip_special_tokens=True), length)
+            on_done(start + i, *completion_of(ids, ends, tokenizer))

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from transformers import AutoConfig, AutoProcessor, GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
-from r1mm.data.prompts import conversation
 from r1mm.errors import BadInput
+from r1mm.evaluate.endings import completion_of, end_tokens
+from r1mm.processor import load_processor, prompt_text
 
 # vLLM's share of the GPU; the rest is for the vision tower's activations and other processes' contexts.
 _MEMORY = 0.9
@@ -61,12 +62,6 @@ def own_settings(model_folder: Path) -> GenerationConfig:
         return GenerationConfig.from_model_config(AutoConfig.from_pretrained(model_folder, trust_remote_code=False))
 
 
-def end_tokens(own: GenerationConfig, tokenizer: Any) -> list[int]:
-    """The token ids at which an answer ends: the checkpoint's own and the tokenizer's."""
-    ids = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-    return sorted({int(token) for token in (*ids, tokenizer.eos_token_id) if token is not None})
-
-
 def sampling_arguments(
     own: GenerationConfig, ends: list[int], max_new_tokens: int, suppressed: Sequence[int]
 ) -> dict[str, Any]:
@@ -98,22 +93,16 @@ def generate(
     check_usable()
     from vllm import LLM, SamplingParams
 
-    processor = AutoProcessor.from_pretrained(model_folder)
+    processor = load_processor(model_folder)
     tokenizer = processor.tokenizer
     engine = LLM(**engine_arguments(model_folder, batch_size))
     own = own_settings(model_folder)
     ends = end_tokens(own, tokenizer)
     sampling = SamplingParams(**sampling_arguments(own, ends, max_new_tokens, suppressed))
     for start in range(0, len(rows), batch_size):
-        batch = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
         prompts = [
-            {
-                "prompt": processor.apply_chat_template(conversation(text), add_generation_prompt=True),
-                "multi_modal_data": {"image": image},
-            }
-            for image, text in batch
+            {"prompt": prompt_text(processor, text), "multi_modal_data": {"image": image}}
+            for image, text in rows[start : start + batch_size]
         ]
         for i, answer in enumerate(engine.generate(prompts, sampling_params=sampling, use_tqdm=False)):
-            ids = list(answer.outputs[0].token_ids)
-            length = next((place for place, token in enumerate(ids) if token in ends), len(ids))
-            on_done(start + i, tokenizer.decode(ids[:length], skip_special_tokens=True), length)
+            on_done(start + i, *completion_of(list(answer.outputs[0].token_ids), ends, tokenizer))

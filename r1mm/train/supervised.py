@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from r1mm.data.counting import Example
-from r1mm.data.prompts import conversation
+from r1mm.processor import prompt_text
 from r1mm.train.checkpoints import ResumesExactly, train_resumably
 from r1mm.train.settings import run_fields
 from r1mm.vision import shorten_vision_tower
@@ -49,7 +49,7 @@ class _Collator:
         self.response_ids = functools.cache(self._response_ids)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
-        text = self.processor.apply_chat_template(conversation(prompt), add_generation_prompt=True)
+        text = prompt_text(self.processor, prompt)
         ids: list[int] = self.processor(text=[text], images=[self.pictures[0]])["input_ids"][0]
         return ids
 

@@ -9,7 +9,8 @@ from transformers import GenerationConfig, Qwen2VLConfig
 
 from r1mm.errors import BadInput
 from r1mm.evaluate import vllm_backend
-from r1mm.evaluate.vllm_backend import end_tokens, engine_arguments, generate, own_settings, sampling_arguments
+from r1mm.evaluate.endings import end_tokens
+from r1mm.evaluate.vllm_backend import engine_arguments, generate, own_settings, sampling_arguments
 
 
 def test_without_vllm_or_a_gpu_it_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from r1mm.plan import Layout
 from r1mm.recipe import Recipe, Setting
 from r1mm.train.distributed import in_processes, needs_launch, node_rank
 from r1mm.train.grpo import R1Trainer, build_trainer
-from r1mm.train.prompt_length import prompt_lengths
+from r1mm.train.prompt_length import lengths_by_item
 from r1mm.train.settings import deepspeed_config, grpo_config, layout_fields, weights_dtype
 from tests.ends import ends
 from tests.laid_out import full_recipe, laid_out, make_world, suppressed
@@ -122,7 +122,7 @@ def test_limits_on_images_hold_in_training_and_prompts_are_measured_with_them(wo
     assert trainer.processing_class.image_processor.size["longest_edge"] == 56 * 56
     dataset = load_counting(world / "train.parquet")
     template = recipe.prompts.train.value
-    lengths = prompt_lengths(dataset, template, trainer.processing_class)
+    lengths = lengths_by_item(dataset, template, trainer.processing_class)
     made = trainer.processing_class(
         text=[
             trainer.processing_class.apply_chat_template(trainer.train_dataset[0]["prompt"], add_generation_prompt=True)
@@ -130,8 +130,8 @@ def test_limits_on_images_hold_in_training_and_prompts_are_measured_with_them(wo
         images=[trainer.train_dataset[0]["image"]],
     )
     assert lengths[0] == len(made["input_ids"][0])
-    assert set(prompt_lengths(dataset, template, trainer.processing_class, most=5)) == {0, 4, 8, 12}
-    whole = prompt_lengths(dataset, template, AutoProcessor.from_pretrained(world / "base"))
+    assert set(lengths_by_item(dataset, template, trainer.processing_class, most=5)) == {0, 4, 8, 12}
+    whole = lengths_by_item(dataset, template, AutoProcessor.from_pretrained(world / "base"))
     assert whole[0] == lengths[0] + 12  # 112 x 112: 16 merged patches, not 4
     with pytest.raises(BadInput, match=rf"16 of the 16 prompts .* 40 tokens, the longest {whole[0]} \(item 0\)"):
         trainer_of(world, tmp_path, with_setting(recipe, max_prompt_length=40))
