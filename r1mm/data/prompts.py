@@ -1,4 +1,7 @@
-"""Questions and conversations, as upstream words and lays them out.  The templates around them stand in each recipe."""
+"""Questions, conversations and the form of an answer, as upstream has them.
+
+The templates around the questions stand in each recipe.
+"""
 
 from typing import Any
 
@@ -7,6 +10,10 @@ QUESTIONS = {
     "train": "How many items are there in the image?",
     "evaluation": "How many different items are there in the image?",
 }
+
+# Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py: what the format reward looks for.  Whether thoughts may have
+# several lines is for who matches to say (re.DOTALL), and is one of the recipes' factors.
+THOUGHT_THEN_ANSWER = r"<think>.*?</think>\s*<answer>.*?</answer>"
 
 
 def conversation(text: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from r1mm.data.prompts import THOUGHT_THEN_ANSWER
 from r1mm.errors import BadInput
 from r1mm.evaluate import counting, expressions
 from r1mm.rundir import read_jsonl
@@ -15,7 +16,7 @@ from r1mm.rundir import read_jsonl
 Scorer = Literal["counting", "math"]
 Truth = int | str  # a number for counting, text for math
 
-_THOUGHT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+_THOUGHT = re.compile(THOUGHT_THEN_ANSWER, re.DOTALL)
 
 
 class Output(BaseModel):

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from math_verify import parse, verify
 
+from r1mm.data.prompts import THOUGHT_THEN_ANSWER
+
 Reward = Callable[..., list[float]]
 
-_FORMAT = r"<think>.*?</think>\s*<answer>.*?</answer>"
 _ANSWER = re.compile(r"<answer>(.*?)</answer>")  # without DOTALL, as upstream: an answer over several lines is not seen
-
 
 _BARE = r"<answer>.*?</answer>"
 
@@ -29,8 +29,8 @@ def matches_format(text: str, match: Literal["prefix", "full", "bare"]) -> bool:
     if match == "bare":
         return re.fullmatch(_BARE, text.strip(), re.DOTALL) is not None
     if match == "prefix":
-        return re.match(_FORMAT, text) is not None
-    return re.fullmatch(_FORMAT, text, re.DOTALL) is not None
+        return re.match(THOUGHT_THEN_ANSWER, text) is not None
+    return re.fullmatch(THOUGHT_THEN_ANSWER, text, re.DOTALL) is not None
 
 
 @functools.lru_cache(maxsize=65536)
