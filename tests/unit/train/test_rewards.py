@@ -1,5 +1,6 @@
 import pytest
 
+from r1mm.train import rewards
 from r1mm.train.rewards import accuracy_reward, format_reward_for, is_accurate, matches_format
 
 MULTI_LINE = "<think>\nFirst red, second blue.\n</think>\n<answer>\n 2\n</answer>"
@@ -56,6 +57,16 @@ def test_rewards_in_the_trainers_form() -> None:
     assert reward.__name__ == "format_reward"
     assert reward(completions, solution=solutions) == [1.0, 0.0]
     assert format_reward_for("prefix")(completions) == [0.0, 0.0]
+
+
+def test_a_batch_has_each_different_text_read_once() -> None:
+    rewards._read.cache_clear()
+    rewards._symbolically_equal.cache_clear()
+    texts = [MULTI_LINE, MULTI_LINE.replace("2", "3"), BARE]
+    completions = [[{"role": "assistant", "content": text}] for text in texts * 16]
+    solutions = [solution for solution in ("<answer> 2 </answer>", "<answer> 3 </answer>") for _ in range(24)]
+    assert accuracy_reward(completions, solution=solutions) == [1.0, 0.0, 1.0] * 8 + [0.0, 1.0, 0.0] * 8
+    assert rewards._read.cache_info().misses == 5  # three completions and two solutions
 
 
 @pytest.mark.parametrize(
