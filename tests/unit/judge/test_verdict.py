@@ -1,8 +1,9 @@
 """Every outcome by a constructed case, what verdict.json holds, and what is refused."""
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,50 +14,10 @@ from r1mm.judge.outputs import measure
 from r1mm.judge.statistics import exact_share, wilson
 from r1mm.judge.verdict import EXIT_STATUS, Verdict, judge
 from r1mm.recipe import Condition
+from tests.outputs import SOURCE, Scored, outputs
+from tests.outputs import claim as any_claim
 
-SOURCE = "our choice: made up for this test"
-
-
-@dataclass(frozen=True)
-class Scored:
-    item: str
-    prompt: str = "How many?"
-    completion: str = "<think>one\ntwo</think>\n<answer>2</answer>"
-    tokens: int = 20
-    truth: int = 2
-    parsed: int | None = 2
-    correct: bool = True
-    format: bool = True
-    direct: bool = False
-
-
-def scored(rights: Sequence[bool], **changes: Any) -> list[Scored]:
-    return [Scored(item=f"i{k}", correct=right, parsed=2 if right else 3, **changes) for k, right in enumerate(rights)]
-
-
-def outputs(base: int, trained: int, n: int = 200, direct: int = 0) -> dict[Condition, list[Scored]]:
-    """The first `base` items right before training, the first `trained` after it."""
-    return {
-        "base-think": scored([k < base for k in range(n)]),
-        "base-direct": scored([k < direct for k in range(n)], format=False, direct=True, tokens=4),
-        "trained-think": scored([k < trained for k in range(n)]),
-    }
-
-
-def claim(metric: str, test: str, reference: float | None, margin: float = 0.0, id: str = "c1") -> Claim:
-    return Claim.model_validate(
-        {
-            "id": id,
-            "variant": "as-published",
-            "statement": "the statement",
-            "metric": metric,
-            "split": "id",
-            "test": test,
-            "reference": reference,
-            "margin": margin,
-            "source": SOURCE,
-        }
-    )
+claim = functools.partial(any_claim, id="c1", variant="as-published", split="id")
 
 
 def measured(right: int, n: int = 200, **changes: Any) -> Measured:
