@@ -102,21 +102,21 @@ def recorded_outputs(job: Job) -> dict[str, dict[Condition, Any]]:
     }
 
 
+def _fetched(job: Job) -> list[Any]:
+    from r1mm.data.pointers import read_fetched
+
+    return [read_fetched(job.stage_folder("assets"), name) for name in job.recipe.assets]
+
+
 def why_not_comparable(job: Job) -> list[str]:
     """What of a full recipe's run is not the published one's, so that its numbers say nothing of it; empty for none."""
     if job.recipe.miniature:
         return []
-    from r1mm.data.pointers import read_fetched
-
-    folder = job.stage_folder("assets")
-    fetched = [read_fetched(folder, name) for name in job.recipe.assets]
-    reasons = [f"{asset.name}: {asset.why_not}" for asset in fetched if not (asset.verified or asset.unpinned)]
+    assets = _fetched(job)
+    reasons = [f"{asset.name}: {asset.why_not}" for asset in assets if not (asset.verified or asset.unpinned)]
     return [*reasons, *(["trained on a CPU, in float32"] if job.gpus == "cpu" else [])]
 
 
 def fetched(job: Job) -> dict[str, Any]:
     """What each of a full recipe's assets was found to be; nothing for a miniature."""
-    from r1mm.data.pointers import read_fetched
-
-    folder = job.stage_folder("assets")
-    return {name: read_fetched(folder, name).model_dump(mode="json") for name in job.recipe.assets}
+    return {asset.name: asset.model_dump(mode="json") for asset in _fetched(job)}

@@ -54,7 +54,7 @@ class Stage:
 
     def code(self) -> str:
         """The version of the code that this stage's files depend on."""
-        helpers = (self.body, _prepare_libraries, _suppressed, _evaluate, _train_here, _trained_here)
+        helpers = (self.body, _prepare_libraries, _suppressed, _evaluate, _train_here)
         return code_version(self.rooms, extra="".join(inspect.getsource(part) for part in helpers))
 
 
@@ -215,8 +215,21 @@ def train(job: Job) -> dict[str, FileStamp]:
 def _train_here(job: Job, layout: Layout | None) -> None:
     import torch
 
+    from r1mm.train.grpo import build_trainer, train_grpo
+
+    _prepare_libraries(job)
+    folder = job.stage_folder("grpo")
     try:
-        _trained_here(job, layout)
+        trainer = build_trainer(
+            job.recipe,
+            model=base_model(job),
+            dataset=training_set(job),
+            seed=job.seed,
+            folder=folder,
+            suppressed=_suppressed,
+            layout=layout,
+        )
+        train_grpo(trainer, folder, job.folder("run") / "metrics.jsonl")
     except torch.OutOfMemoryError as error:
         machine = parse_gpus(job.gpus)
         smaller = f"{machine.gpus}x{0.8 * machine.gpu.memory:.0f}G"
@@ -224,23 +237,6 @@ def _train_here(job: Job, layout: Layout | None) -> None:
             f"training ran out of GPU memory ({str(error).splitlines()[0]}); the plan is an estimate. Plan for less "
             f"than there is, --gpus {smaller} (make: GPUS={smaller}), with --fresh"
         ) from error
-
-
-def _trained_here(job: Job, layout: Layout | None) -> None:
-    from r1mm.train.grpo import build_trainer, train_grpo
-
-    _prepare_libraries(job)
-    folder = job.stage_folder("grpo")
-    trainer = build_trainer(
-        job.recipe,
-        model=base_model(job),
-        dataset=training_set(job),
-        seed=job.seed,
-        folder=folder,
-        suppressed=_suppressed,
-        layout=layout,
-    )
-    train_grpo(trainer, folder, job.folder("run") / "metrics.jsonl")
 
 
 def evaluate_trained(job: Job) -> dict[str, FileStamp]:
