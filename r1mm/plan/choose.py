@@ -11,14 +11,12 @@ from typing import Any, Literal
 
 from r1mm.errors import BadInput
 from r1mm.plan.duration import (
-    BANDWIDTH_USED,
     HOST_LINK,
-    LAYER_LATENCY,
     LONGEST_TOKENS,
     MEAN_TOKENS,
-    UTILISATION,
     VLLM_LATENCY,
     StepTime,
+    speeds_of,
     step_time,
 )
 from r1mm.plan.hardware import GIB, GPUS, PRICES_OF, Gpu, Machine, parse_gpus
@@ -292,8 +290,11 @@ def _deviations(recipe: Recipe, work: Work, layout: Layout, machine: Machine) ->
     return found
 
 
-def _assumptions(work: Work, shape: Shape, layout: Layout, gpu: Gpu, price: float | None, given: bool) -> list[str]:
-    vllm = layout.generation != "transformers"
+def _assumptions(
+    work: Work, shape: Shape, layout: Layout, machine: Machine, price: float | None, given: bool
+) -> list[str]:
+    gpu, speeds = machine.gpu, speeds_of(machine)
+    latency = VLLM_LATENCY if layout.generation != "transformers" else speeds.layer_latency
     narrow = layout.sharding != "ddp" and work.under(layout.sharding).precision == "bfloat16"
     gradients = "bfloat16, as deepspeed has it where upstream's zero3.json says nothing" if narrow else "float32"
     found = [
@@ -301,9 +302,12 @@ def _assumptions(work: Work, shape: Shape, layout: Layout, gpu: Gpu, price: floa
         "of the completion for every row, an upper bound; attention by sdpa, keys and values repeated to all heads",
         f"memory: {100 * FRAGMENTATION:.0f} % of tensors lost to fragmentation, {100 * (1 - _OF_GPU):.0f} % of a "
         f"GPU kept free; gradients add up in {gradients}",
-        f"time: an estimate, not measured: passes at {100 * UTILISATION:.0f} % of {gpu.tflops:g} peak TFLOP/s, "
-        f"decoding at {1000 * (VLLM_LATENCY if vllm else LAYER_LATENCY):g} ms per layer or {100 * BANDWIDTH_USED:.0f} "
-        f"% of {gpu.bandwidth:g} GB/s, whichever is slower",
+        f"time: an estimate, {'fitted to another machine' if machine.cpu else 'not measured'}: passes at "
+        f"{100 * speeds.utilisation:.0f} % of {gpu.tflops:g} peak TFLOP/s, decoding at {1000 * latency:.3g} ms per "
+        f"layer or {100 * speeds.bandwidth_used:.0f} % of {gpu.bandwidth:g} GB/s, "
+        + ("whichever is slower" if speeds.overlapped else "one after the other"),
+        "time: an image is made, encoded and prefilled once "
+        + ("per group and device" if work.grouped else "per completion, as TRL does by itself"),
         f"time: completions of {min(MEAN_TOKENS, work.completion_tokens)} tokens on average, the longest of a call "
         f"{min(LONGEST_TOKENS, work.completion_tokens)}; at most: all at {work.completion_tokens}",
         f"time: {work.steps} steps of training alone, without loading, saving and evaluation",
@@ -379,6 +383,6 @@ def make_plan(
         hourly=None if hourly is None else hourly * machine.devices,
         cost=None if hourly is None else round(hours * hourly * machine.devices, 2),
         cost_at_most=None if hourly is None else round(at_most * hourly * machine.devices, 2),
-        assumptions=_assumptions(work, shape, layout, machine.gpu, hourly, price is not None),
+        assumptions=_assumptions(work, shape, layout, machine, hourly, price is not None),
         deviations=_deviations(recipe, work, layout, machine),
     )

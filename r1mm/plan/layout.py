@@ -44,6 +44,7 @@ class Work:
     """What one optimizer step of a recipe computes.  Token counts are per completion and bounds from above.
 
     `rescored`: the policy scores vLLM's completions once more before the update, to correct for vLLM's own log-probs.
+    `grouped`: the image and prompt of a group are processed, encoded and prefilled once and not once per completion.
     """
 
     prompts: int
@@ -56,6 +57,7 @@ class Work:
     images_in_logprobs: bool
     rescored: bool
     steps: int
+    grouped: bool = True
 
     @property
     def completions(self) -> int:
@@ -114,6 +116,7 @@ def work_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None = None) 
     else:
         prompt = longest or (bound or 1024) + _TEXT_TOKENS
         tokens = min(bound or prompt, prompt)
+    grouped = getattr(recipe, "grouped_images", None)
     wide = recipe.weights_dtype is None or recipe.weights_dtype.value == "float32"
     return Work(
         prompts=recipe.prompts_per_step.value,
@@ -126,6 +129,7 @@ def work_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None = None) 
         images_in_logprobs=recipe.factors.images_in_logprobs.value == "both",
         rescored=bool(train.get("use_vllm")) and bool(train.get("vllm_importance_sampling_correction", True)),
         steps=train["max_steps"],
+        grouped=grouped is None or bool(grouped.value),
     )
 
 

@@ -1,9 +1,9 @@
 """Memory of one device, part by part, in bytes: a prediction from the model's shape, not a measurement.
 
 What autograd keeps per token is counted on transformers 5.23's own layers with sdpa attention under a padding mask
-(keys and values repeated to all heads), fused operations aside; `tests/unit/test_plan.py` counts it again on the real
-layers.  TRL 1.16 scores completions through a fused head, so that the logits never exist as a whole: tiles of 4,096
-tokens x 32,768 entries of the vocabulary, and in the backward pass a float32 gradient of the whole head.
+(keys and values repeated to all heads), fused operations aside; `tests/unit/plan/test_memory.py` counts it again on
+the real layers.  TRL 1.16 scores completions through a fused head, so that the logits never exist as a whole: tiles of
+4,096 tokens x 32,768 entries of the vocabulary, and in the backward pass a float32 gradient of the whole head.
 
 Parts that live at the same time form a phase; the peak is what always stands, plus the largest phase.
 """
@@ -105,14 +105,19 @@ def tile_bytes(shape: Shape, work: Work, tokens: int, *, cuda: bool) -> int:
     return rows * min(_TILE_VOCABULARY, shape.vocabulary) * 4 * 5
 
 
-def images_of(completions: int, work: Work, layout: Layout) -> int:
-    """Different images among `completions` of one device, at most: the tower encodes each once.
+def prompts_of(completions: int, work: Work, layout: Layout) -> int:
+    """Different prompts, and so images, among `completions` of one device, at most.
 
     TRL shuffles a device's completions before it splits them into micro-batches.
     """
     aligned = layout.generated % work.group == 0 or work.group % layout.generated == 0
     groups = math.ceil(layout.generated / work.group) + (0 if aligned else 1)
     return min(completions, groups)
+
+
+def images_of(completions: int, work: Work, layout: Layout) -> int:
+    """Images that the tower encodes for `completions` of one device: each different one once, stock TRL every copy."""
+    return prompts_of(completions, work, layout) if work.grouped else completions
 
 
 def _states(shape: Shape, work: Work, layout: Layout) -> dict[str, float]:
@@ -208,7 +213,7 @@ def predict(shape: Shape, work: Work, layout: Layout, device_memory: float) -> M
     standing = {
         **states,
         "DDP buckets": 4.0 * shape.parameters if layout.sharding == "ddp" and layout.processes > 1 else 0.0,
-        # Each completion's pixels in float32, for generation and again for the log-probs.
+        # Pixels in float32, for generation and again for the log-probs.
         "pixels": 2.0 * layout.generated * patches * shape.tower.patch_values * 4,
         "context and communication": (CONTEXT + (COMMUNICATION if layout.processes > 1 else 0)) if cuda else _PROCESS,
     }
