@@ -32,6 +32,7 @@ MEAN_TOKENS = 110
 LONGEST_TOKENS = 330  # of the completions of one call, three times the mean
 
 Phase = Literal["generation", "reference", "update", "exchange", "other"]
+Kind = Literal["forward", "backward", "decoding"]
 Bound = Literal["operations", "kernel starts", "memory", "link", "host"]
 
 
@@ -39,7 +40,8 @@ Bound = Literal["operations", "kernel starts", "memory", "link", "host"]
 class Speeds:
     """What a device reaches of its data sheet, and what it costs to keep it busy.  Times in seconds.
 
-    `utilisation` of the peak in passes over whole sequences, `decoding_utilisation` while decoding;
+    `utilisation` of the peak in forward passes over whole sequences, `backward_utilisation` in backward ones,
+    `decoding_utilisation` while decoding;
     `pass_latency` and `layer_latency` to start one layer's kernels in a pass, in a decoding step; `bandwidth_used` of
     the memory's peak; `per_patch_decoded` and `per_patch_made` on the host to decode an image and to make its pixels,
     per patch of 14 x 14; `per_step` for rewards, logging and loading.  `overlapped`: kernels are started while others
@@ -47,6 +49,7 @@ class Speeds:
     """
 
     utilisation: float
+    backward_utilisation: float
     decoding_utilisation: float
     pass_latency: float
     layer_latency: float
@@ -60,6 +63,7 @@ class Speeds:
 _DECODED, _MADE = 10e-6, 15e-6  # measured: 7.6 and 11 ms for a PNG of 480 x 320 (748 patches) on one core
 GPU_SPEEDS = Speeds(
     utilisation=0.33,
+    backward_utilisation=0.33,
     decoding_utilisation=0.33,
     pass_latency=1.0e-3,
     layer_latency=1.0e-3,
@@ -72,6 +76,7 @@ GPU_SPEEDS = Speeds(
 VLLM_LATENCY = 0.12e-3  # seconds per layer of a decoding step through vLLM, which replays CUDA graphs
 CPU_SPEEDS = Speeds(
     utilisation=0.33,
+    backward_utilisation=0.33,
     decoding_utilisation=0.33,
     pass_latency=1.0e-3,
     layer_latency=1.0e-3,
@@ -89,7 +94,8 @@ class Part:
 
     `operations` (two per multiplication and addition); `starts`, layers whose kernels are started one after the other;
     `read` bytes of its memory, `sent` bytes over the link to its neighbours; `patches_decoded` and `patches_made` on
-    the host; `whole_steps`, what is paid once a step; `fixed` seconds that no speed of the device changes.
+    the host; `whole_steps`, what is paid once a step; `fixed` seconds that no speed of the device changes.  `kind` says
+    which utilisation and which latency hold.
     """
 
     phase: Phase
@@ -102,7 +108,7 @@ class Part:
     patches_made: float = 0.0
     whole_steps: float = 0.0
     fixed: float = 0.0
-    decoding: bool = False
+    kind: Kind = "forward"
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,7 @@ def _decoding(shape: Shape, work: Work, sequences: int, context: int, steps: int
         operations=steps * (pass_flops(shape, sequences, 1, 1) + attention),
         starts=steps * shape.layers,
         read=steps * (per_weight * language + sequences * context * cache_bytes(shape, work)),
-        decoding=True,
+        kind="decoding",
     )
 
 
@@ -195,18 +201,20 @@ def step_parts(shape: Shape, work: Work, layout: Layout, *, mean: int, longest: 
     of_text = times * pass_flops(shape, n, work.prompt_tokens + longest, longest)
     tower_starts, text_starts = (times * tower.depth if images else 0), times * shape.layers
 
-    def passes(phase: Phase, suffix: str, count: int) -> None:
+    def passes(phase: Phase, suffix: str, count: int = 1, started: int = 1, kind: Kind = "forward") -> None:
         if images:
-            parts.append(Part(phase, f"tower{suffix}", count * of_tower, count * tower_starts))
-        parts.append(Part(phase, f"language{suffix}", count * of_text, count * text_starts))
+            parts.append(Part(phase, f"tower{suffix}", count * of_tower, started * tower_starts, kind=kind))
+        parts.append(Part(phase, f"language{suffix}", count * of_text, started * text_starts, kind=kind))
 
     if work.reference:
-        passes("reference", "", 1)
+        passes("reference", "")
     if vllm and work.rescored:
-        passes("reference", ", vLLM's completions scored again", 1)
-    passes("update", " forward", 1)
-    # A backward pass costs two forward ones; with checkpointing the forward pass is computed anew before it.
-    passes("update", " backward", 3 if layout.gradient_checkpointing else 2)
+        passes("reference", ", vLLM's completions scored again")
+    passes("update", " forward")
+    # A backward pass computes twice what a forward one does, started without Python in the time of one (measured on a
+    # CPU: 29 and 39 ms for the miniature's tower).  With checkpointing the forward pass is computed anew before it.
+    again = int(layout.gradient_checkpointing)
+    passes("update", " backward", 2 + again, 1 + again, "backward")
     if not layout.offload:
         own = shape.parameters / (layout.processes if layout.sharding != "ddp" else 1)
         parts.append(Part("update", "optimizer", read=_OPTIMIZER_BYTES * own))
@@ -251,8 +259,13 @@ def _exchanges(shape: Shape, work: Work, layout: Layout) -> list[Part]:
 
 def seconds_of(part: Part, machine: Machine, speeds: Speeds, *, vllm: bool = False) -> tuple[float, Bound]:
     """Seconds of a part on one of the machine's devices, and what of it they are spent on, mostly."""
-    utilisation = speeds.decoding_utilisation if part.decoding else speeds.utilisation
-    latency = VLLM_LATENCY if part.decoding and vllm else speeds.layer_latency if part.decoding else speeds.pass_latency
+    decoding = part.kind == "decoding"
+    utilisation = {
+        "forward": speeds.utilisation,
+        "backward": speeds.backward_utilisation,
+        "decoding": speeds.decoding_utilisation,
+    }[part.kind]
+    latency = VLLM_LATENCY if decoding and vllm else speeds.layer_latency if decoding else speeds.pass_latency
     needs: dict[Bound, float] = {
         "kernel starts": part.starts * latency,
         "operations": part.operations / (utilisation * machine.gpu.tflops * 1e12),

@@ -84,7 +84,7 @@ GPUS = {
         Gpu("B200-180G", 179.0, 2250, 8000, 900.0, 5.50),
     )
 }
-_NODE_LINK = 50.0  # GB/s between nodes, an assumption: one 400 Gb/s adapter per GPU
+NODE_LINK = 50.0  # GB/s between nodes, an assumption: one 400 Gb/s adapter per GPU
 _LARGEST = 1024
 _SEEN_BY_DRIVER = 0.9375  # of the nominal memory, on cards that check and correct theirs (A10, L4: 22.5 of 24)
 
@@ -144,10 +144,10 @@ def parse_gpus(text: str) -> Machine:
 
 def link_of(machine: Machine) -> float:
     """GB/s at which the GPUs exchange gradients and weights: the slowest stretch between any two of them."""
-    return machine.gpu.link if machine.nodes == 1 else min(machine.gpu.link, _NODE_LINK)
+    return machine.gpu.link if machine.nodes == 1 else min(machine.gpu.link, NODE_LINK)
 
 
-def _known_by(name: str, memory: float) -> str | None:
+def known_by(name: str, memory: float) -> str | None:
     """The GPU of the table that a driver's name and GiB mean: `NVIDIA A100-SXM4-80GB` is an A100-80G."""
     compact = name.upper().replace(" ", "").replace("-", "")
     alike = [gpu for gpu in GPUS.values() if gpu.name.split("-")[0].upper() in compact]
@@ -162,7 +162,7 @@ def gpus_here() -> str:
     if not seen:
         return "cpu"
     least = min(seen, key=lambda gpu: gpu["memory_gb"])
-    name = _known_by(least["name"], least["memory_gb"]) if len({gpu["name"] for gpu in seen}) == 1 else None
+    name = known_by(least["name"], least["memory_gb"]) if len({gpu["name"] for gpu in seen}) == 1 else None
     # Where the driver keeps some to itself, a card of 24 GB shows 22 to 24.
     name = name or f"{round(least['memory_gb'] / _SEEN_BY_DRIVER)}G"
     return f"{len(seen)}x{name}"

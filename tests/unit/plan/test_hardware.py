@@ -6,7 +6,7 @@ import pytest
 
 from r1mm.errors import BadInput
 from r1mm.plan import parse_gpus
-from r1mm.plan.hardware import _known_by
+from r1mm.plan.hardware import known_by
 
 
 def test_gpus_are_read_in_every_form() -> None:
@@ -51,4 +51,4 @@ def test_gpus_that_are_none_are_refused(spec: str, words: str) -> None:
     ],
 )
 def test_a_drivers_name_is_a_gpu_of_the_table(name: str, memory: float, known: str | None) -> None:
-    assert _known_by(name, memory) == known
+    assert known_by(name, memory) == known
