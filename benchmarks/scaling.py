@@ -48,17 +48,23 @@ def processes(options: argparse.Namespace) -> int:
                 middle = statistics.median(step["step"] for step in one["steps"][_WARM_UP:])
                 print(f"  repeat {repeat + 1}, {count} processes: {middle:.3f} s a step", file=sys.stderr, flush=True)
     steps = {count: [step for one in found for step in one["steps"][_WARM_UP:]] for count, found in taken.items()}
-    seconds = {count: [step["step"] for step in found] for count, found in steps.items()}
+    seconds = {count: [step["step"] for step in each] for count, each in steps.items()}
     one, two = (statistics.median(seconds[count]) for count in (1, 2))
+    worked = {count: statistics.median(step["worked"] for step in each) for count, each in steps.items()}
     exchanging = statistics.median(step["exchange"] / step["step"] for step in steps[2])
-    alone = statistics.median(found["sum_alone"] for found in taken[2])
+    alone = statistics.median(run["sum_alone"] for run in taken[2])
     megabytes = taken[2][0]["gradient_bytes"] / 1e6
     print(f"{_PROMPTS} x {_GROUP} completions of {options.tokens} tokens, one thread a process, gloo")
-    print("\n| processes | rows x accumulation | seconds a step (range) |\n|---:|---:|---:|")
-    for count, found in seconds.items():
+    print("\n| processes | rows x accumulation | seconds a step (range) | of them on a core |\n|---:|---:|---:|---:|")
+    for count, each in seconds.items():
         rows = f"{completions // 2} x {2 // count}"
-        print(f"| {count} | {rows} | {statistics.median(found):.3f} ({min(found):.3f} to {max(found):.3f}) |")
+        middle = statistics.median(each)
+        print(f"| {count} | {rows} | {middle:.3f} ({min(each):.3f} to {max(each):.3f}) | {worked[count]:.3f} |")
     print(f"\nefficiency t1 / (2 t2): {one / two / 2:.2f}")
+    print(
+        f"the same of the seconds on a core, which other work on the machine does not lengthen: "
+        f"{worked[1] / worked[2] / 2:.2f}"
+    )
     print(f"in an exchange, waiting for the other included: {exchanging:.1%} of a step of 2")
     print(f"{megabytes:.1f} MB of gradients summed with nobody late: {1e3 * alone:.1f} ms, {alone / two:.1%} of it")
     if options.json:

@@ -44,7 +44,7 @@ FITTED = (
     "per_patch_made",
     "per_step",
 )
-_HELD_NEAR = 0.02  # weight that keeps a number which no measurement speaks of where it was, per factor of e
+_HELD_NEAR = 0.004  # weight that keeps a number which no measurement speaks of where it was, per factor of e
 
 
 @dataclass(frozen=True)

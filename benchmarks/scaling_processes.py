@@ -87,18 +87,19 @@ def make_world(place: Path, prompts: int) -> Path:
 
 
 class _Watch(TrainerCallback):
-    """Seconds of each step, and of them those in which an exchange was under way."""
+    """Seconds of each step, those that its process had a core, and those in which an exchange was under way."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
         self.exchanging = 0.0
-        self._began = 0.0
+        self._began = self._worked = 0.0
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._began, self.exchanging = time.perf_counter(), 0.0
+        self._began, self._worked, self.exchanging = time.perf_counter(), time.process_time(), 0.0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.steps.append({"step": time.perf_counter() - self._began, "exchange": self.exchanging})
+        worked = time.process_time() - self._worked
+        self.steps.append({"step": time.perf_counter() - self._began, "worked": worked, "exchange": self.exchanging})
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any

@@ -18,7 +18,7 @@ from tests.unit.plan.laid import TWO_B, layout, tiny_config, work
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 FASTER = dataclasses.replace(
-    CPU_SPEEDS, utilisation=0.21, backward_utilisation=0.27, decoding_utilisation=0.05, pass_latency=2e-3, per_step=0.09
+    CPU_SPEEDS, utilisation=0.31, backward_utilisation=0.37, decoding_utilisation=0.05, pass_latency=2e-3, per_step=0.09
 )
 
 
@@ -71,7 +71,7 @@ def test_a_fit_finds_the_speeds_and_foretells_what_it_did_not_see(scaling: Any) 
     found = fit.fit(seen, CPU_SPEEDS)
     assert found.backward_utilisation == pytest.approx(FASTER.backward_utilisation, rel=0.1)
     assert found.utilisation == pytest.approx(FASTER.utilisation, rel=0.1)
-    assert fit.missed(unseen, found).worst_step < 0.02
+    assert fit.missed(unseen, found).worst_step < 0.03
     assert fit.missed(unseen, CPU_SPEEDS).worst_step > 0.1
 
 
@@ -81,7 +81,7 @@ def test_the_verb_fails_when_a_held_out_step_is_missed(
     found = measured(scaling.scaling_fit, [8, 24, 80])
     (tmp_path / "step.json").write_text(json.dumps(found))
     assert scaling.main(["fit", str(tmp_path / "step.json"), "--hold-out", "24"]) == 0
-    assert "utilisation=0.2" in capsys.readouterr().out
+    assert "utilisation=0.3" in capsys.readouterr().out
     slower = copy.deepcopy(found)
     for side in slower["runs"][1]["sides"].values():
         side["seconds"] = {name: [2 * value for value in taken] for name, taken in side["seconds"].items()}
