@@ -19,7 +19,6 @@ from typing import Any
 
 import scaling_fit
 import scaling_page
-import scaling_processes
 
 from r1mm.errors import BadInput
 
@@ -33,6 +32,8 @@ def _whole_numbers(text: str) -> list[int]:
 
 def processes(options: argparse.Namespace) -> int:
     """Measure, print a table; 1 when processes gain nothing at all, which means that they do not share the work."""
+    import scaling_processes  # slow: it imports the trainer
+
     taken: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
     completions = _PROMPTS * _GROUP
     with tempfile.TemporaryDirectory() as scratch:
