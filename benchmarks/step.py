@@ -7,14 +7,15 @@ python benchmarks/step.py --size 2b --depth 14 --prompts 2 --group 4 --vocabular
 python benchmarks/step.py --check-only                          does r1mm's tower see every image once?  exits 1 if not
 
 The stock side is trl.GRPOTrainer with the settings, rewards and processor of the recipe and images that `datasets`
-decodes; the other is `build_trainer`.  Both train at learning rate 0: the update is computed and changes nothing, so that
-every step starts from the same weights and both sample the same completions, whose share is counted.  `--json` keeps
-every time, `--picture` draws a step of both on one axis.
+decodes; the other is `build_trainer`.  Both train at learning rate 0: the update is computed and changes nothing, so
+that every step starts from the same weights and both sample the same completions, whose share is counted.  `--json`
+keeps every time, `--picture` draws the median step of both on one axis.
 """
 
 import argparse
 import dataclasses
 import functools
+import gc
 import json
 import statistics
 import subprocess
@@ -31,19 +32,8 @@ import datasets
 import torch
 import transformers
 from datasets import Dataset, Image
-from step_phases import (
-    BACKWARD,
-    DECODING,
-    FORWARD,
-    PASSES,
-    PHASES,
-    PREFILL,
-    REFERENCE_REST,
-    TOWER_BACKWARD,
-    Side,
-    Step,
-    measure_functions,
-)
+from step_phases import PHASES, Side, Step, measured_functions
+from step_table import SIDES, complaints, median_step, print_run
 from step_worlds import World, build_world
 from trl import GRPOTrainer
 
@@ -60,15 +50,7 @@ from r1mm.train.checkpoints import FiniteGradients
 from r1mm.train.grpo import build_trainer
 from r1mm.train.settings import grpo_config
 
-SIDES = ("stock", "r1mm")
 RECIPE_OF = {"mini": "r1v-mini", "2b": "r1v-clevr-2b"}
-# Phases taken together, as the issue of speed asks for them.
-SUMS = {
-    "generation, all": ("generation: tower", PREFILL, DECODING),
-    "reference pass, all": ("reference: tower", REFERENCE_REST),
-    "policy pass and backward, all": ("policy: tower", FORWARD, TOWER_BACKWARD, BACKWARD),
-    "tower, all": ("generation: tower", "reference: tower", "policy: tower", TOWER_BACKWARD),
-}
 
 
 def setting(value: Any) -> Setting[Any]:
@@ -188,21 +170,6 @@ def ceiling(device: str) -> float:
     return 2 * size**3 / best / 1e12
 
 
-def complaints(images: dict[str, int], prompts: int, group: int, rows: int) -> list[str]:
-    """What is wrong with the number of images that were processed and that the tower saw in a step of r1mm."""
-    # A group that does not fit into one pass comes in several.
-    passes = prompts * (1 if rows % group == 0 else -(-group // rows))
-    found = []
-    for where in ("pixels", *PASSES):
-        seen, most = images.get(where, 0), passes if where in ("reference", "policy") else prompts
-        what = "the processor made pixels of" if where == "pixels" else f"in the {where} pass the tower saw"
-        if seen == 0:
-            found.append(f"{what} no image at all: the benchmark's hooks do not fit this trainer")
-        elif seen > most:
-            found.append(f"{what} {seen} images, where {most} would do: images of a group are not shared")
-    return found
-
-
 def own_caches() -> dict[str, Any]:
     """Fresh copies of what the rewards remember: the second side must not find what the first has worked out."""
     return {
@@ -218,35 +185,38 @@ def equal_share(one: Step, other: Step) -> float:
     return sum(same) / len(same)
 
 
-def measure(options: argparse.Namespace, tokens: int | None, world: World, scratch: Path) -> dict[str, Any]:
-    """One run: both sides in turns; what `--json` keeps of it."""
+def measure(
+    options: argparse.Namespace, tokens: int | None, world: World, scratch: Path, names: Sequence[str] = SIDES
+) -> dict[str, Any]:
+    """One run: the sides `names` in turns; what `--json` keeps of it."""
+    gc.collect()  # the trainers of the run before hold themselves in circles, and a GPU has no room for both
+    torch.cuda.empty_cache()
     recipe = recipe_for(options, tokens)
     rows = read_parquet([world.train], scratch / "cache").cast_column("image", Image())
-    names = SIDES if not options.check_only else ("r1mm",)
     trainers = {name: build_side(name, recipe, options, world, rows, scratch) for name in names}
     share_weights(list(trainers.values()))
     sides = {name: Side(trainer, recipe.threads.value, options.device == "cuda") for name, trainer in trainers.items()}
     caches = {name: own_caches() for name in names}
     turn: list[Side] = []
-    measure_functions(lambda: turn[0].clock if turn else None)
     taken: dict[str, list[Step]] = {name: [] for name in names}
     counted: dict[str, Step] = {}
     equal = []
-    for index in range(options.warm_up + options.steps + 1):
-        last = index == options.warm_up + options.steps
-        for name, side in sides.items():
-            turn[:] = [side]
-            for function, cached in caches[name].items():
-                setattr(rewards, function, cached)
-            step = side.step(options.seed * 1000 + index, count=last)
-            if last:
-                counted[name] = step
-            elif index >= options.warm_up:
-                taken[name].append(step)
-            if options.verbose:
-                print(f"  {'counted' if last else index} {name} {step.total:.3f} s", file=sys.stderr, flush=True)
-        if len(names) == 2 and index >= options.warm_up:
-            equal.append(equal_share(*(counted[name] if last else taken[name][-1] for name in names)))
+    with measured_functions(lambda: turn[0].clock):
+        for index in range(options.warm_up + options.steps + 1):
+            last = index == options.warm_up + options.steps
+            for name, side in sides.items():
+                turn[:] = [side]
+                for function, cached in caches[name].items():
+                    setattr(rewards, function, cached)
+                step = side.step(options.seed * 1000 + index, count=last)
+                if last:
+                    counted[name] = step
+                elif index >= options.warm_up:
+                    taken[name].append(step)
+                if options.verbose:
+                    print(f"  {'counted' if last else index} {name} {step.total:.3f} s", file=sys.stderr, flush=True)
+            if len(names) == 2 and index >= options.warm_up:
+                equal.append(equal_share(*(counted[name] if last else taken[name][-1] for name in names)))
     memory = {name: resident(trainer) for name, trainer in trainers.items()}
     for side in sides.values():
         side.end()
@@ -335,71 +305,14 @@ def prepare_libraries(threads: int | None) -> None:
     warnings.filterwarnings("ignore", message=".*min_new_tokens.*|.*lr_scheduler.step.*")
 
 
-def middle(values: Sequence[float]) -> float:
-    return statistics.median(values) if values else float("nan")
-
-
-def with_sums(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Phases, their sums, and the step, in the order of the table."""
-    added = {
-        name: [sum(parts) for parts in zip(*(seconds[phase] for phase in phases), strict=True)]
-        for name, phases in SUMS.items()
-    }
-    return {**{phase: seconds[phase] for phase in PHASES}, **added, "step": seconds["step"]}
-
-
-def print_run(run: dict[str, Any], peak_operations: float) -> None:
-    """A run as Markdown."""
-    stock, ours = (run["sides"][name] for name in SIDES)
-    settings, work = run["settings"], run["work"]
-    title = f"{run['size']}, {settings['prompts']} x {settings['group']}, {settings['rows']} rows a pass"
-    print(f"\n### {title}, completions of {middle(work['mean_tokens']):.0f} tokens\n")
-    if run["left_out"]:
-        print("Left out: " + "; ".join(run["left_out"]) + ".\n")
-    times = {name: with_sums(run["sides"][name]["seconds"]) for name in SIDES}
-    operations = {
-        name: {
-            **run["sides"][name]["operations"],
-            **{total: sum(run["sides"][name]["operations"][p] for p in phases) for total, phases in SUMS.items()},
-            "step": sum(run["sides"][name]["operations"].values()),
-        }
-        for name in SIDES
-    }
-    print("| phase | stock TRL, ms (range) | r1mm, ms (range) | stock / r1mm | 10^9 operations | of the ceiling |")
-    print("|---|---:|---:|---:|---:|---:|")
-    for phase in times["stock"]:
-        cells, use = [], []
-        for name in SIDES:
-            taken = times[name][phase]
-            cells.append(f"{1e3 * middle(taken):.1f} ({1e3 * min(taken):.1f} to {1e3 * max(taken):.1f})")
-            share = operations[name][phase] / max(middle(taken), 1e-9) / (peak_operations * 1e12)
-            use.append(f"{share:.0%}" if operations[name][phase] else "-")
-        base, own = middle(times["stock"][phase]), middle(times["r1mm"][phase])
-        ratio = f"{base / own:.2f}" if own > 0 else "-"
-        counts = " / ".join(f"{operations[name][phase] / 1e9:.1f}" for name in SIDES)
-        print(f"| {phase} | {cells[0]} | {cells[1]} | {ratio} | {counts} | {' / '.join(use)} |")
-    print("\n| | stock TRL | r1mm |\n|---|---:|---:|")
-    print("| images in a step: " + ", ".join(("pixels", *PASSES)), end="")
-    for side in (stock, ours):
-        print(" | " + ", ".join(str(side["images"].get(where, 0)) for where in ("pixels", *PASSES)), end="")
-    print(" |")
-    sampled = settings["prompts"] * settings["group"] * middle(work["mean_tokens"])
-    seconds = [middle(side["seconds"]["step"]) for side in (stock, ours)]
-    print("| completion tokens a second | " + " | ".join(f"{sampled / each:.0f}" for each in seconds) + " |")
-    print("| prompts' images a second | " + " | ".join(f"{settings['prompts'] / each:.1f}" for each in seconds) + " |")
-    for what in ("resident", "peak"):
-        cells = [side["memory"][what] for side in (stock, ours)]
-        if all(cells):
-            print(f"| memory, {what}, MiB | " + " | ".join(f"{cell / 2**20:.0f}" for cell in cells) + " |")
-    print(f"\nThe same completions on both sides: {run['equal_completions']:.1%} of rows.", flush=True)
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=sorted(RECIPE_OF), default="mini")
     parser.add_argument("--base", type=Path, help="a warm-started model (default: random weights)")
     parser.add_argument("--train", type=Path, help="its training set, a parquet file (default: rendered images)")
-    parser.add_argument("--tokens", help="fixed lengths of completions, as 20,60 (default: mini none, 2b 20,60,150,300)")
+    parser.add_argument(
+        "--tokens", help="fixed lengths of completions, as 20,60 (default: mini none, 2b 20,60,150,300)"
+    )
     parser.add_argument("--steps", type=int, default=7, help="measured steps of each side (default: %(default)s)")
     parser.add_argument("--warm-up", type=int, default=2, help="steps before them (default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=16)
@@ -443,7 +356,9 @@ def main() -> None:
         world = build_world(options, Path(scratch))
         peak_operations = ceiling(options.device)
         for number, tokens in enumerate(options.tokens):
-            run = measure(options, tokens, world, Path(scratch) / f"run-{number}")
+            sides = ("r1mm",) if options.check_only else SIDES
+            run = measure(options, tokens, world, Path(scratch) / f"run-{number}", sides)
+            peak_operations = max(peak_operations, ceiling(options.device))
             if not options.check_only:
                 if options.device == "cpu" and options.memory:
                     for name in SIDES:
@@ -467,8 +382,7 @@ def main() -> None:
     if options.picture and not options.check_only:
         from step_picture import draw_step
 
-        medians = {name: {p: middle(runs[0]["sides"][name]["seconds"][p]) for p in PHASES} for name in SIDES}
-        options.picture.write_text(draw_step(medians), encoding="utf-8")
+        options.picture.write_text(draw_step(median_step(runs[0])), encoding="utf-8")
     if options.require_sharing or options.check_only:
         wrong = [
             text

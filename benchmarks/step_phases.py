@@ -31,7 +31,7 @@ TOWER_BACKWARD, BACKWARD = "policy: tower backward", "policy: backward"
 # In the order of a step; exclusive: a second belongs to the innermost phase alone.
 PHASES = (
     *(PREPARE, "generation: tower", PREFILL, DECODING, REWARDS, "reference: tower", REFERENCE_REST),
-    *("policy: tower", FORWARD, TOWER_BACKWARD, BACKWARD, OPTIMIZER, OTHER),
+    *("policy: tower", FORWARD, BACKWARD, TOWER_BACKWARD, OPTIMIZER, OTHER),
 )
 _PASS_OF = {DECODING: GENERATION, PREFILL: GENERATION, REFERENCE_REST: REFERENCE, FORWARD: POLICY}
 # Functions that TRL's trainer, or a part of it elsewhere, finds in its own module.
@@ -128,8 +128,8 @@ class Clock:
         self._edge = time.perf_counter()
 
 
-class Ended(Exception):  # noqa: N818 - no error: how a trainer's loop is left
-    """Raised inside a trainer that has taken all its steps."""
+class Ended(Exception):
+    """No error: how the loop of a trainer that has taken all its steps is left."""
 
 
 class Side:
@@ -359,26 +359,32 @@ class Side:
             self.clock.leave(TOWER_BACKWARD)
 
 
-def measure_functions(current: Callable[[], Clock | None]) -> None:
-    """Time, as pre-processing, the functions by which trainers make texts of prompts, wherever they are imported.
+@contextmanager
+def measured_functions(current: Callable[[], Clock]) -> Iterator[None]:
+    """While this lasts, the functions by which trainers make texts of prompts are timed, wherever they are imported.
 
     `current` gives the clock of the side that has the turn.
     """
-    for name, module in list(sys.modules.items()):
-        if not (name == "trl.trainer.grpo_trainer" or name.startswith("r1mm.train.")):
-            continue
-        for function in _PREPARING:
-            if hasattr(module, function):
-                setattr(module, function, _prepared(getattr(module, function), current))
+    found = [
+        (module, function, getattr(module, function))
+        for name, module in list(sys.modules.items())
+        if name == "trl.trainer.grpo_trainer" or name.startswith("r1mm.train.")
+        for function in _PREPARING
+        if hasattr(module, function)
+    ]
+    for module, name, function in found:
+        setattr(module, name, _prepared(function, current))
+    try:
+        yield
+    finally:
+        for module, name, function in found:
+            setattr(module, name, function)
 
 
-def _prepared(function: Callable[..., Any], current: Callable[[], Clock | None]) -> Callable[..., Any]:
+def _prepared(function: Callable[..., Any], current: Callable[[], Clock]) -> Callable[..., Any]:
     @functools.wraps(function)
     def measured(*args: Any, **kwargs: Any) -> Any:
-        clock = current()
-        if clock is None or not clock.running or clock.stack[-1] == PREPARE:
-            return function(*args, **kwargs)
-        with clock.phase(PREPARE):
+        with current().phase(PREPARE):
             return function(*args, **kwargs)
 
     return measured

@@ -88,10 +88,9 @@ def draw_step(seconds: Mapping[str, Mapping[str, float]], title: str = "A GRPO s
 
 def _with_room(svg: str) -> str:
     """The panel with room below its axes for the key, and a ground of its own: a file has no page around it."""
-    low, top, width, height = (float(part) for part in svg.split('viewBox="')[1].split('"')[0].split())
-    taller = height + 84
-    svg = svg.replace(
-        f'viewBox="{svg.split(chr(34) + " class")[0].split(chr(34))[-1]}"', f'viewBox="{low:g} {top:g} {width:g} {taller:g}"', 1
-    )
+    box = svg.split('viewBox="')[1].split('"')[0]
+    width, height = (float(part) for part in box.split()[2:])
+    taller = f"{height + 84:g}"
+    svg = svg.replace(f'"{box}"', f'"0 0 {width:g} {taller}"', 1)
     head, body = svg.split(">", 1)
-    return f'{head}>\n<rect width="{width:g}" height="{taller:g}" fill="var(--paper, #ffffff)"/>{body}\n'
+    return f'{head}>\n<rect width="{width:g}" height="{taller}" fill="var(--paper, #ffffff)"/>{body}\n'
