@@ -349,8 +349,6 @@ def main() -> None:
         return print_own_peak(sys.argv[2])
     options = parse()
     prepare_libraries(options.threads)
-    if options.size == "mini" and torch.cuda.is_available():
-        print("A miniature trains on the CPU.", file=sys.stderr)
     runs = []
     with tempfile.TemporaryDirectory() as scratch:
         world = build_world(options, Path(scratch))
