@@ -8,8 +8,8 @@ from safetensors import SafetensorError, safe_open
 
 from r1mm.data.selection import model_files
 from r1mm.errors import BadInput
+from r1mm.plan.shapes import MODEL_TYPES
 
-MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 _INDEX = "model.safetensors.index.json"
 # Where a checkpoint may name code to be run when it is loaded.
 _CONFIGURATIONS = (

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
-from r1mm.data.checkpoint import MODEL_TYPES
 from r1mm.errors import BadInput, StageFailed
 from r1mm.evaluate.endings import completion_of, end_tokens
-from r1mm.plan.shapes import config_of_folder
+from r1mm.plan.shapes import MODEL_TYPES, config_of_folder
 from r1mm.processor import load_processor, prompt_text
 from r1mm.vision import shorten_vision_tower
 

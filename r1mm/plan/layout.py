@@ -116,7 +116,6 @@ def work_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None = None) 
     else:
         prompt = longest or (bound or 1024) + _TEXT_TOKENS
         tokens = min(bound or prompt, prompt)
-    grouped = getattr(recipe, "grouped_images", None)
     wide = recipe.weights_dtype is None or recipe.weights_dtype.value == "float32"
     return Work(
         prompts=recipe.prompts_per_step.value,
@@ -129,7 +128,7 @@ def work_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None = None) 
         images_in_logprobs=recipe.factors.images_in_logprobs.value == "both",
         rescored=bool(train.get("use_vllm")) and bool(train.get("vllm_importance_sampling_correction", True)),
         steps=train["max_steps"],
-        grouped=grouped is None or bool(grouped.value),
+        grouped=recipe.grouped_images.value,
     )
 
 

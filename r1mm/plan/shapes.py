@@ -117,7 +117,7 @@ class Shape:
         return embeddings + self.layers * self.layer_parameters + self.width + self.tower.parameters
 
 
-_TYPES = ("qwen2_vl", "qwen2_5_vl")
+MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 
 
 def read_shape(config: dict[str, Any]) -> Shape:
@@ -126,8 +126,8 @@ def read_shape(config: dict[str, Any]) -> Shape:
     Raises BadInput for another architecture, and for a missing or impossible size.
     """
     kind = config.get("model_type")
-    if kind not in _TYPES:
-        raise BadInput(f"model_type {kind!r} cannot be planned for; give a checkpoint of {' or '.join(_TYPES)}")
+    if kind not in MODEL_TYPES:
+        raise BadInput(f"model_type {kind!r} cannot be planned for; give a checkpoint of {' or '.join(MODEL_TYPES)}")
     text, vision = config.get("text_config") or config, config.get("vision_config")
     if not isinstance(vision, dict):
         raise BadInput("the model's config has no vision_config; give a checkpoint with its vision tower")
