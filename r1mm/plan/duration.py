@@ -74,19 +74,18 @@ GPU_SPEEDS = Speeds(
     overlapped=True,
 )
 VLLM_LATENCY = 0.12e-3  # seconds per layer of a decoding step through vLLM, which replays CUDA graphs
-# Of two cores with the miniature's model: `benchmarks/scaling.py fit` on steps of 8 and 80 tokens, the fastest of three
-# each, while other work ran beside them; steps of 24 tokens it misses by 28 and 35 %.  A fit made on a quiet machine
-# should replace these.  Texts are tokenized row by row there, which is most of `per_patch_decoded`.
+# Of two cores with the miniature's model: `benchmarks/scaling.py fit` on steps of 8 and 80 tokens, stock and grouped;
+# steps of 24 and 48 tokens, which it has not seen, it misses by 5 to 22 % (benchmarks/README.md).
 CPU_SPEEDS = Speeds(
-    utilisation=0.17,
-    backward_utilisation=0.23,
-    decoding_utilisation=0.43,
-    pass_latency=1.1e-2,
-    layer_latency=6.7e-3,
+    utilisation=0.215,
+    backward_utilisation=0.276,
+    decoding_utilisation=0.70,
+    pass_latency=3.4e-5,
+    layer_latency=6.1e-3,
     bandwidth_used=0.7,
-    per_patch_decoded=6.7e-5,
-    per_patch_made=0.9e-6,
-    per_step=0.14,
+    per_patch_decoded=3.6e-5,
+    per_patch_made=3.0e-7,
+    per_step=0.088,
     overlapped=False,
 )
 

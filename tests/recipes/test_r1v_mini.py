@@ -3,12 +3,19 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from r1mm.data.counting import load_counting
 from r1mm.judge.verdict import EXIT_STATUS
+from r1mm.mini.language import VISION_TOKENS
+from r1mm.recipe import Setting, resolve
+from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.train.grpo import build_trainer, train_grpo
 from tests.recipes.browser import chromium, screenshot
 
 pytestmark = pytest.mark.timeout(3600)
@@ -92,6 +99,44 @@ def test_the_report_opens_in_a_browser(default_run: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.whole
+@pytest.mark.whole
+def test_twenty_steps_are_those_of_stock_trl(
+    default_run: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    family = default_run.parent
+    recipe = resolve(load_recipe(RECIPES / "r1v-mini" / "recipe.yaml"), "images-fixed").recipe
+    ours = "our choice: for a comparison with TRL as it is"
+    stock = {"grouped_images": Setting(value=False, source=ours)}
+    stock["train"] = recipe.train | {key: Setting(value=20, source=ours) for key in ("max_steps", "save_steps")}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads.value)
+    try:
+        trainer = build_trainer(
+            recipe.model_copy(update=stock),
+            model=family / "base-seed1" / "stages" / "warm-start" / "model",
+            dataset=load_counting(family / "assets" / "stages" / "assets" / "train.parquet"),
+            seed=1,
+            folder=tmp_path,
+            suppressed=lambda tokenizer: tokenizer.convert_tokens_to_ids(list(VISION_TOKENS)),
+        )
+        train_grpo(trainer, tmp_path, tmp_path / "metrics.jsonl")
+    finally:
+        torch.set_num_threads(threads)
+    theirs, grouped = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[:20]]
+        for folder in (tmp_path, default_run)
+    )
+    assert len(theirs) == len(grouped) == 20
+    largest = 0.0
+    for stock_step, step in zip(theirs, grouped, strict=True):
+        # Rewards and lengths are those of the same completions; the rest are sums in another order.
+        for name, value in stock_step.items():
+            if name != "step_time":
+                assert step[name] == pytest.approx(value, rel=1e-5, abs=1e-7), (step["step"], name)
+        largest = max(largest, abs(step["grad_norm"] / stock_step["grad_norm"] - 1))
+    record_property("largest relative difference of the gradient's norm", largest)
+
+
 @pytest.mark.usefixtures("default_run")
 def test_the_fixed_code_keeps_the_thinking_and_gains_less(runs: Path) -> None:
     verdict = json.loads((run_variant(runs, "as-fixed") / "verdict.json").read_text())
