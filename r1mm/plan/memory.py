@@ -106,13 +106,19 @@ def tile_bytes(shape: Shape, work: Work, tokens: int, *, cuda: bool) -> int:
 
 
 def prompts_of(completions: int, work: Work, layout: Layout) -> int:
-    """Different prompts, and so images, among `completions` of one device, at most.
+    """Different prompts, and so images, among `completions` of one device that are scored together, at most.
 
-    TRL shuffles a device's completions before it splits them into micro-batches.
+    The rows of a group stand side by side, in generation as in micro-batches (`r1mm.train.grouped`).  A group is cut
+    where its size and a pass's, or a device's, do not divide one another.
     """
-    aligned = layout.generated % work.group == 0 or work.group % layout.generated == 0
-    groups = math.ceil(layout.generated / work.group) + (0 if aligned else 1)
-    return min(completions, groups)
+
+    def groups(rows: int) -> int:
+        divided = rows % work.group == 0 or work.group % rows == 0
+        return math.ceil(rows / work.group) + (0 if divided else 1)
+
+    on_device, in_pass = groups(layout.generated), groups(completions)
+    cut = layout.generated % work.group and work.group % layout.generated
+    return min(completions, on_device, in_pass + (1 if cut else 0))
 
 
 def images_of(completions: int, work: Work, layout: Layout) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from r1mm.plan.hardware import GIB
-from r1mm.plan.memory import block_bytes, cache_bytes, layer_bytes, predict
+from r1mm.plan.memory import block_bytes, cache_bytes, images_of, layer_bytes, predict
 from r1mm.plan.shapes import read_shape
 from tests.unit.plan.laid import TWO_B, layout, model_class, work
 
@@ -50,10 +50,37 @@ def test_what_images_none_and_checkpointing_save() -> None:
     blind = predict(shape, work(images_in_logprobs=False), layout(), 80 * GIB).phases["update"]
     again = predict(shape, work(), layout(gradient_checkpointing=True), 80 * GIB).phases["update"]
     assert usual["activations"] == 8 * 795 * 29 * layer_bytes(shape, work())
-    # Two groups on a device: two images of 748 patches in 32 blocks, and one block's worth at work.
-    assert usual["vision tower"] == 2 * 748 * 33 * block_bytes(shape, work())
+    # A pass of one group: an image of 748 patches in 32 blocks, and one block's worth at work.
+    assert usual["vision tower"] == 748 * 33 * block_bytes(shape, work())
     assert "vision tower" not in blind
     assert again["activations"] == 8 * 795 * (28 * 2 * 1536 + 2 * layer_bytes(shape, work()))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [((8, 8), 8), ((8, 8), 4), ((8, 8), 16), ((4, 8, 8), 10), ((4, 8), 6), ((6, 6, 6, 6), 4), ((2,), 2)],
+)
+def test_images_of_a_pass_are_those_of_the_trainers_micro_batches(sizes: tuple[int, ...], rows: int) -> None:
+    """`sizes`: rows that a device has of each group, of which a first and a last one may be cut."""
+    import torch
+
+    from r1mm.train.grouped import _micro_batches
+
+    group = torch.tensor([number for number, size in enumerate(sizes) for _ in range(size)])
+    batch = {
+        "prompt_ids": group[:, None],
+        "group": group,
+        "num_images": [1] * len(group),
+        "image_grid_thw": torch.ones(len(sizes), 3, dtype=torch.long),
+        "pixel_values": torch.zeros(len(sizes), 1),
+    }
+    calls = len(group) // rows
+    passes = [part for _ in range(20) for part in _micro_batches(batch, calls)]
+    most = max(len(part["image_grid_thw"]) for part in passes)
+    planned = images_of(rows, work(group=max(sizes)), layout(completions_per_device=rows, accumulation=calls))
+    assert most <= planned
+    whole = all(size == sizes[0] for size in sizes) and (rows % sizes[0] == 0 or sizes[0] % rows == 0)
+    assert planned == most or not whole
 
 
 def kept_for_backward(run: Callable[[], Any], weights: list[Any], shared: list[Any], autocast: bool) -> int:

@@ -128,9 +128,9 @@ def test_a_group_is_prefilled_and_encoded_once_where_it_is_shared() -> None:
     ours, stock = operations(), operations(grouped=False)
     assert stock["generation", "prefill"] == 8 * ours["generation", "prefill"]
     assert stock["generation", "tower"] == 8 * ours["generation", "tower"]
-    # TRL shuffles a device's 16 rows before it splits them: each pass of 8 may hold both prompts.
-    assert stock["reference", "tower"] == 4 * ours["reference", "tower"]
-    assert stock["update", "tower backward"] == 4 * ours["update", "tower backward"]
+    # The rows of a group stay in one pass.
+    assert stock["reference", "tower"] == 8 * ours["reference", "tower"]
+    assert stock["update", "tower backward"] == 8 * ours["update", "tower backward"]
     for same in (("generation", "decoding"), ("reference", "language"), ("update", "language backward")):
         assert stock[same] == ours[same]
     vllm = layout(generation="vllm-colocate")
