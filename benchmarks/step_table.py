@@ -87,8 +87,8 @@ def median_step(run: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def complaints(images: dict[str, int], prompts: int, group: int, rows: int) -> list[str]:
     """What is wrong with the number of images that were processed and that the tower saw in a step of r1mm."""
-    # A group that does not fit into one pass comes in several.
-    passes = prompts * (1 if rows % group == 0 else -(-group // rows))
+    # A group that does not fit into one pass comes in several: the passes of its first row to its last.
+    passes = sum(((number + 1) * group - 1) // rows - number * group // rows + 1 for number in range(prompts))
     found = []
     for where in ("pixels", *PASSES):
         seen, most = images.get(where, 0), passes if where in ("reference", "policy") else prompts

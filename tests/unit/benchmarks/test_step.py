@@ -20,13 +20,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         return step.measure(options, 3, step.build_world(options, place), place)
 
 
-def found_wrong(images: dict[str, int], rows: int = 4) -> list[str]:
+def found_wrong(images: dict[str, int], rows: int = 4, prompts: int = 2, group: int = 2) -> list[str]:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         from step_table import complaints
     finally:
         sys.path.pop(0)
-    return complaints(images, prompts=2, group=2, rows=rows)
+    return complaints(images, prompts=prompts, group=group, rows=rows)
 
 
 def test_both_sides_sample_the_same(runs: dict[str, Any]) -> None:
@@ -50,6 +50,9 @@ def test_a_group_that_is_cut_into_passes_comes_once_in_each() -> None:
     counts = {"pixels": 2, "generation": 2, "reference": 4, "policy": 4}
     assert found_wrong(counts, rows=1) == []
     assert len(found_wrong(counts, rows=2)) == 2
+    # Three groups of four in passes of six: the second is cut in two.
+    assert found_wrong({"pixels": 3, "generation": 3, "reference": 4, "policy": 4}, 6, prompts=3, group=4) == []
+    assert len(found_wrong({"pixels": 3, "generation": 3, "reference": 5, "policy": 4}, 6, prompts=3, group=4)) == 1
 
 
 def test_every_pass_does_what_it_is_called(runs: dict[str, Any]) -> None:
