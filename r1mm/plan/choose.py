@@ -294,7 +294,8 @@ def _assumptions(
     work: Work, shape: Shape, layout: Layout, machine: Machine, price: float | None, given: bool
 ) -> list[str]:
     gpu, speeds = machine.gpu, speeds_of(machine)
-    latency = VLLM_LATENCY if layout.generation != "transformers" else speeds.layer_latency
+    vllm = layout.generation != "transformers"
+    latency = VLLM_LATENCY if vllm else speeds.layer_latency
     narrow = layout.sharding != "ddp" and work.under(layout.sharding).precision == "bfloat16"
     gradients = "bfloat16, as deepspeed has it where upstream's zero3.json says nothing" if narrow else "float32"
     found = [
@@ -306,8 +307,9 @@ def _assumptions(
         f"{100 * speeds.utilisation:.0f} % of {gpu.tflops:g} peak TFLOP/s, decoding at {1000 * latency:.3g} ms per "
         f"layer or {100 * speeds.bandwidth_used:.0f} % of {gpu.bandwidth:g} GB/s, "
         + ("whichever is slower" if speeds.overlapped else "one after the other"),
-        "time: an image is made, encoded and prefilled once "
-        + ("per group and device" if work.grouped else "per completion, as TRL does by itself"),
+        f"time: an image is made{'' if vllm else ', prefilled'} and encoded once "
+        + ("per group and device" if work.grouped else "per completion, as TRL does by itself")
+        + ("; vLLM prefills it per completion" if vllm else ""),
         f"time: completions of {min(MEAN_TOKENS, work.completion_tokens)} tokens on average, the longest of a call "
         f"{min(LONGEST_TOKENS, work.completion_tokens)}; at most: all at {work.completion_tokens}",
         f"time: {work.steps} steps of training alone, without loading, saving and evaluation",
