@@ -122,10 +122,10 @@ def find_gpu(name: str) -> Gpu:
 def _this_cpu() -> Gpu:
     """This machine's memory and processors in the terms of a GPU: a core's float32 products (measured on one machine).
 
-    The bandwidth is an assumption.
+    It is the ceiling that `duration.CPU_SPEEDS` was fitted against.  The bandwidth is an assumption.
     """
     processors = os.cpu_count() or 1
-    return Gpu("cpu", psutil.virtual_memory().total / GIB, 0.08 * processors, 20.0, _PCIE, None)
+    return Gpu("cpu", psutil.virtual_memory().total / GIB, 0.109 * processors, 20.0, _PCIE, None)
 
 
 def parse_gpus(text: str) -> Machine:
