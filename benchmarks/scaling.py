@@ -63,7 +63,7 @@ def processes(options: argparse.Namespace) -> int:
         print(f"| {count} | {rows} | {middle:.3f} ({min(each):.3f} to {max(each):.3f}) | {worked[count]:.3f} |")
     print(f"\nefficiency t1 / (2 t2): {one / two / 2:.2f}")
     print(
-        f"the same of the seconds on a core, which other work on the machine does not lengthen: "
+        f"of the seconds on a core alone, without waiting for each other, the share of work that is not duplicated: "
         f"{worked[1] / worked[2] / 2:.2f}"
     )
     print(f"in an exchange, waiting for the other included: {exchanging:.1%} of a step of 2")

@@ -32,7 +32,7 @@ PART_OF: dict[str, tuple[Phase, str]] = {
     "policy: backward": ("update", "language backward"),
     "optimizer": ("update", "optimizer"),
     "rewards": ("other", "rewards, logging"),
-    "other": ("other", "rewards, logging"),
+    "other and idle": ("other", "rewards, logging"),
 }
 FITTED = (
     "utilisation",
@@ -156,7 +156,7 @@ def points_of(found: dict[str, Any]) -> list[Point]:
                     raise BadInput(f"the file has a phase {phase!r}, of which the plan knows nothing; extend PART_OF")
                 if not seconds:
                     raise BadInput("the file holds no measured steps; run step.py with --steps 3 or more")
-                measured[PART_OF[phase]] += min(seconds)
+                measured[PART_OF[phase]] += statistics.median(seconds)
                 operations[PART_OF[phase]] += taken["operations"].get(phase, 0.0)
             points.append(Point(f"{run['size']}, {side}", longest, parts, measured, operations, machine))
     return points

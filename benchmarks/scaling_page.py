@@ -130,7 +130,7 @@ def _run_rows() -> list[str]:
     rows = [
         f"| {STEPS} steps | stock TRL | r1mm | stock, vLLM | r1mm, vLLM |",
         "|---|---:|---:|---:|---:|",
-        f"| 8 A100, upstream's README | {UPSTREAM_MINUTES:.0f} min, ${UPSTREAM_DOLLARS} | | | |",
+        f"| 8 A100, upstream's own trainer, by its README: {UPSTREAM_MINUTES:.0f} min, ${UPSTREAM_DOLLARS} | | | | |",
     ]
     for gpus in MACHINES:
         cells = []

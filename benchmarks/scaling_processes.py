@@ -95,11 +95,17 @@ class _Watch(TrainerCallback):
         self._began = self._worked = 0.0
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._began, self._worked, self.exchanging = time.perf_counter(), time.process_time(), 0.0
+        # transformers reads a step's rows before this: from the second step on the clock runs since the last one's end.
+        if not self.steps:
+            self._start()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         worked = time.process_time() - self._worked
         self.steps.append({"step": time.perf_counter() - self._began, "worked": worked, "exchange": self.exchanging})
+        self._start()
+
+    def _start(self) -> None:
+        self._began, self._worked, self.exchanging = time.perf_counter(), time.process_time(), 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any

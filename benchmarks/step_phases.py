@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import PrinterCallback, set_seed
 
-PREPARE, REWARDS, OPTIMIZER, OTHER = "pre-processing", "rewards", "optimizer", "other"
+PREPARE, REWARDS, OPTIMIZER, OTHER = "pre-processing", "rewards", "optimizer", "other and idle"
 GENERATION, REFERENCE, POLICY = "generation", "reference", "policy"
 PASSES = (GENERATION, REFERENCE, POLICY)
 PREFILL, DECODING = "generation: prefill", "generation: decoding"

@@ -68,10 +68,11 @@ def print_run(run: dict[str, Any], peak_operations: float) -> None:
     seconds = [middle(side["seconds"]["step"]) for side in (stock, ours)]
     print("| completion tokens a second | " + " | ".join(f"{sampled / each:.0f}" for each in seconds) + " |")
     print("| prompts' images a second | " + " | ".join(f"{settings['prompts'] / each:.1f}" for each in seconds) + " |")
-    for what in ("resident", "peak"):
+    names = {"resident": "weights, gradients and optimizer", "peak": "peak (on a CPU with Python and its libraries)"}
+    for what, words in names.items():
         cells = [side["memory"][what] for side in (stock, ours)]
         if all(cells):
-            print(f"| memory, {what}, MiB | " + " | ".join(f"{cell / 2**20:.0f}" for cell in cells) + " |")
+            print(f"| {words}, MiB | " + " | ".join(f"{cell / 2**20:.0f}" for cell in cells) + " |")
     print(f"\nThe same completions on both sides: {run['equal_completions']:.1%} of rows.", flush=True)
 
 
