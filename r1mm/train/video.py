@@ -111,6 +111,10 @@ def carry_clips(network: Any) -> None:
     def with_clips(*args: Any, pixel_values: Any = None, image_grid_thw: Any = None, **inputs: Any) -> Any:
         if pixel_values is not None:
             inputs |= {"pixel_values_videos": pixel_values, "video_grid_thw": image_grid_thw}
+        # `generate` encodes before it calls the model, by the method for images; that for clips does the same.
+        encoded = inputs.get("mm_encoder_outputs")
+        if encoded and "image" in encoded:
+            inputs["mm_encoder_outputs"] = {"video": encoded["image"]}
         return forward(*args, **inputs)
 
     def positions(

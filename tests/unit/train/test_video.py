@@ -69,18 +69,22 @@ def test_placeholders_that_are_not_those_of_the_clips_are_refused(
         positions([ids], [[1] * len(ids)], grids)
 
 
-def test_an_image_with_frames_reaches_the_model_as_a_clip() -> None:
+def model_of_clips() -> Qwen2VLForConditionalGeneration:
     torch.manual_seed(0)
     config = Qwen2VLConfig(
         text_config={
             **{"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1},
-            **{"num_attention_heads": 2, "num_key_value_heads": 1},
+            **{"num_attention_heads": 2, "num_key_value_heads": 1, "eos_token_id": 1, "pad_token_id": 0},
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
         },
         vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2},
         **{"image_token_id": CLIP + 1, "video_token_id": CLIP, "vision_start_token_id": 3, "vision_end_token_id": 4},
     )
-    model = Qwen2VLForConditionalGeneration(config).eval()
+    return Qwen2VLForConditionalGeneration(config).eval()
+
+
+def test_an_image_with_frames_reaches_the_model_as_a_clip() -> None:
+    model = model_of_clips()
     # Six frames in three steps: longer than high and wide.
     grids, pixels = torch.tensor([[3, 2, 4]]), torch.randn(24, 1176)
     ids = torch.tensor([[3, *[CLIP] * 6, 4, 50, 51]])
@@ -95,3 +99,33 @@ def test_an_image_with_frames_reaches_the_model_as_a_clip() -> None:
         found = model(**given, pixel_values=pixels, image_grid_thw=grids, mm_token_type_ids=types).logits
     assert torch.equal(found, expected)
     assert not torch.allclose(library, expected)
+
+
+def test_generation_sees_the_clip_as_the_log_probs_do() -> None:
+    model = model_of_clips()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(torch.randn(weights.shape) * 0.1)  # so that what is said depends on what is seen
+    carry_clips(model)
+    grids, pixels = torch.tensor([[6, 2, 4], [3, 2, 4]]), torch.randn(72, 1176)
+    ids = torch.tensor([[3, *[CLIP] * 12, 4, 50, 51], [*[0] * 7, 3, *[CLIP] * 6, 4, 50]])
+    mask, types = (ids != 0).long(), (ids == CLIP).int() * 2
+    clips = {"pixel_values": pixels, "image_grid_thw": grids}
+    said = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        mm_token_type_ids=types,
+        **clips,
+        max_new_tokens=8,
+        suppress_tokens=[0, 1, CLIP, CLIP + 1],
+        do_sample=False,
+    )
+    pad = torch.nn.functional.pad
+    with torch.no_grad():
+        logits = model(
+            input_ids=said, attention_mask=pad(mask, (0, 8), value=1), mm_token_type_ids=pad(types, (0, 8)), **clips
+        ).logits
+    logits[..., [0, 1, CLIP, CLIP + 1]] = -torch.inf
+    answers = said[:, ids.shape[1] :]
+    assert torch.equal(logits[:, ids.shape[1] - 1 : -1].argmax(-1), answers)
+    assert len(answers.unique()) > 4
