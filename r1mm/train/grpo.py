@@ -111,7 +111,8 @@ class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
         if "group" in inputs:
             image_of_row = inputs["group"].tolist()
         else:
-            _, image_of_row = distinct([sha256(image.cpu().numpy().tobytes()).digest() for image in pixels])
+            as_bytes = (image.cpu().view(torch.uint8).numpy() for image in pixels)  # numpy knows no bfloat16
+            _, image_of_row = distinct([sha256(each.tobytes()).digest() for each in as_bytes])
             pixels = [pixels[image_of_row.index(image)] for image in range(max(image_of_row) + 1)]
         rows_of_group: dict[tuple[str, int], list[int]] = {}
         for row, prompt in enumerate(prompts):
