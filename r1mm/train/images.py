@@ -128,6 +128,8 @@ def process_once(processor: ProcessorMixin) -> None:
     In place; what `save_pretrained` writes does not change, and so not the class's name.  See `_OncePerGroup` for what
     comes per row and what per group.
     """
+    if isinstance(processor, _OncePerGroup):  # of an earlier trainer
+        return
     own = type(processor)
     state: dict[str, Any] = {
         "group_of_row": [],

@@ -64,6 +64,7 @@ def test_rows_of_one_prompt_and_image_are_made_once_and_come_for_every_row(
 
     processor.__class__ = Counting
     process_once(processor)
+    process_once(processor)  # a second trainer with the same processor
     # As TRL asks: once without tensors for generation, once with them for the log-probs.
     lists = processor(**asked)
     tensors = processor(**asked, padding=True, return_tensors="pt")
