@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from r1mm.cli import main
 from r1mm.errors import BadInput
-from r1mm.train.fidelity import Fidelity, check_fidelity, reading_of
+from r1mm.train.fidelity import Fidelity, check_fidelity, reading_of, replay
 from r1mm.train.fixture import read_fixture
 from r1mm.train.grpo import R1Trainer
 from r1mm.train.video import VideoTrainer
@@ -67,6 +67,20 @@ def test_our_trainer_computes_upstreams_formula(kind: Kind, fixtures: dict[Kind,
     assert 0 < found.largest_log_ratio < 11
     assert (found.prompts, found.group, found.beta) == (2, 3, BETAS[kind])
     assert found.recipe_beta == (0.1 if kind == "video" else 0.04)
+
+
+@pytest.mark.parametrize("kind", BETAS)
+def test_an_image_encoded_once_per_group_changes_nothing(
+    kind: Kind, fixtures: dict[Kind, Path], tmp_path: Path
+) -> None:
+    fixture = read_fixture(fixtures[kind])
+    reading = reading_of(fixture.meta.upstream)
+    ours, stock = (replay(fixture, reading, tmp_path / str(on), grouped=on) for on in (True, False))
+    assert ours.loss == pytest.approx(stock.loss, rel=1e-6, abs=1e-7)  # the advantages, of size 1, cancel in it
+    assert ours.kl == pytest.approx(stock.kl, rel=1e-6)
+    assert ours.gradients.keys() == stock.gradients.keys()
+    apart = sum(float((ours.gradients[name] - g).double().square().sum()) for name, g in stock.gradients.items())
+    assert (apart / sum(float(g.double().square().sum()) for g in stock.gradients.values())) ** 0.5 < 1e-6
 
 
 def test_the_upstream_chooses_settings_and_trainer() -> None:
