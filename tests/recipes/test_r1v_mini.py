@@ -99,7 +99,6 @@ def test_the_report_opens_in_a_browser(default_run: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.whole
-@pytest.mark.whole
 def test_twenty_steps_are_those_of_stock_trl(
     default_run: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -137,6 +136,7 @@ def test_twenty_steps_are_those_of_stock_trl(
     record_property("largest relative difference of the gradient's norm", largest)
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("default_run")
 def test_the_fixed_code_keeps_the_thinking_and_gains_less(runs: Path) -> None:
     verdict = json.loads((run_variant(runs, "as-fixed") / "verdict.json").read_text())
