@@ -319,7 +319,10 @@ STAGE_TABLE: dict[str, Stage] = {
     ),
     "base-gate": Stage(
         ("assets", "base-evaluation"),
-        ("train", "prompts_per_step", "max_prompt_length", "weights_dtype", "sharding", "processor"),
+        (
+            *("train", "prompts_per_step", "max_prompt_length", "weights_dtype", "sharding", "processor"),
+            "grouped_images",
+        ),
         (*_FLOOR, "evaluate", "judge", "plan"),
         judge_base,
         derived=True,
@@ -328,7 +331,7 @@ STAGE_TABLE: dict[str, Stage] = {
         ("assets", "warm-start"),
         (
             *("train", "factors", "prompts", "prompts_per_step", "devices", "threads", "processor"),
-            *("max_prompt_length", "schedule_steps", "weights_dtype", "sharding"),
+            *("max_prompt_length", "schedule_steps", "weights_dtype", "sharding", "grouped_images"),
         ),
         (*_FLOOR, "plan", "train", "mini/language.py"),
         train,
