@@ -194,7 +194,8 @@ class GroupedImages:
             return inputs
         calls = self.args.steps_per_generation
         if self._step % (calls * self.num_iterations) == 0 or self._buffered_inputs is None:
-            self._buffered_inputs = _micro_batches(self._generate_and_score_completions(generation_batch), calls)
+            made = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = _micro_batches(made, calls, self.args.gradient_accumulation_steps)
         buffered: dict[str, Any] = self._buffered_inputs[self._step % calls]
         return buffered
 
@@ -238,16 +239,25 @@ class GroupedImages:
 _OF_ROWS = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
 
 
-def _micro_batches(batch: dict[str, Any], calls: int) -> list[dict[str, Any]]:
-    """A step's rows shuffled as TRL shuffles them and split in `calls`, which whole groups share as far as they can."""
+def _micro_batches(batch: dict[str, Any], calls: int, per_update: int) -> list[dict[str, Any]]:
+    """Completions shuffled as TRL shuffles them, in `calls` micro-batches, of which `per_update` make one update.
+
+    An update has TRL's rows; its micro-batches are shared by whole groups as far as they can.
+    """
     count = len(batch["prompt_ids"])
     order: list[int] = torch.randperm(count).tolist()  # TRL's one draw, so that what is sampled later stays the same
+    size = count // calls
     if calls > 1 and "group" in batch:
         group = batch["group"].tolist()
-        _, rank = distinct([group[row] for row in order])
-        order = [row for _, row in sorted(zip(rank, order, strict=True), key=lambda pair: pair[0])]
-    size = count // calls
+        updates = [order[start : start + size * per_update] for start in range(0, count, size * per_update)]
+        order = [row for rows in updates for row in _by_group(rows, group)]
     return [take_rows(batch, order[start : start + size]) for start in range(0, count, size)]
+
+
+def _by_group(rows: list[int], group: list[int]) -> list[int]:
+    """`rows`, those of a group behind its first."""
+    _, rank = distinct([group[row] for row in rows])
+    return [row for _, row in sorted(zip(rank, rows, strict=True), key=lambda pair: pair[0])]
 
 
 def _scored(

@@ -236,6 +236,23 @@ def test_groups_stay_together_in_micro_batches(bases: dict[str, Path], tmp_path:
     assert sum(many[1:]) == 2 * U * GROUP
 
 
+def test_an_update_has_the_rows_that_trl_gives_it(bases: dict[str, Path], tmp_path: Path) -> None:
+    lines = []
+    for grouped in (True, False):
+        trainer = trainer_of(
+            bases["qwen2_vl"],
+            tmp_path / str(grouped),
+            grouped=grouped,
+            **{"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "steps_per_generation": 6},
+            **{"max_steps": 3, "logging_steps": 1, "disable_tqdm": True},
+        )
+        trainer.train()
+        lines.append([line for line in trainer.state.log_history if "loss" in line])
+    for ours, theirs in zip(*lines, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5, abs=TOLERANCE)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-5)
+
+
 def test_with_adapters(bases: dict[str, Path], tmp_path: Path) -> None:
     few, many = compared(
         functools.partial(
