@@ -114,7 +114,10 @@ def _content(conversation: Sequence[dict[str, Any]], *, by_image: bool) -> Hasha
             turn["content"]
             if isinstance(turn["content"], str)
             else tuple(
-                (part["type"], part.get("text"), id(part.get("image")) if by_image else None)
+                tuple(
+                    (name, value if isinstance(value, str) else id(value) if by_image else None)
+                    for name, value in part.items()
+                )
                 for part in turn["content"]
             ),
         )
