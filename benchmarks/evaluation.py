@@ -45,7 +45,7 @@ class Seen:
 def count_images(model: Any) -> Seen:
     """A count that grows with every call of the tower.
 
-    Taken at its first block, behind whatever leaves copies of an image out: `cu_seqlens` are the images' boundaries.
+    Taken at its first block, where `cu_seqlens` are the images' boundaries.
     """
     seen = Seen()
 

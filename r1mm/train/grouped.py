@@ -4,8 +4,8 @@ The G completions of a group share their prompt and its image.  Here the process
 the model encodes the image once in each of its passes:
 
 - generation runs every different prompt through tower and decoder once and copies the cache to the G rows;
-- reference and policy passes encode U images for U x G rows; a row takes the features of its group's images, and the
-  gradient that reaches the tower is the sum of what its G rows would have sent, which is what they send it one by one.
+- reference and policy passes encode the images of U prompts for U x G rows; a row takes the features of its group's
+  images, and the gradient that reaches the tower is the sum of what the G rows would have sent it one by one.
 
 This happens inside the model's own forward pass, so that DDP's, ZeRO's and gradient checkpointing's hooks see what they
 always see.  Rows keep TRL's order, except that the rows of a group stay in one micro-batch where a step has several:
@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from r1mm.errors import BadInput
 from r1mm.train.images import PER_IMAGE, distinct, process_once
 
 _Result = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
@@ -165,6 +166,7 @@ class GroupedImages:
         self.grouped_images = grouped_images
         self._group_of_row: list[int] = []
         if grouped_images:
+            _require_growing_cache(kwargs["args"])
             process_once(kwargs["processing_class"])
         super().__init__(*args, **kwargs)
 
@@ -237,6 +239,15 @@ class GroupedImages:
 
 
 _OF_ROWS = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
+
+
+def _require_growing_cache(settings: Any) -> None:
+    wanted = settings.cache_implementation or (settings.generation_kwargs or {}).get("cache_implementation")
+    if wanted not in (None, "dynamic"):
+        raise BadInput(
+            f"train.cache_implementation is {wanted!r}; with grouped_images a prompt's cache is copied to its group's "
+            "rows, which only transformers' dynamic cache can do: leave it out, or set grouped_images to false"
+        )
 
 
 def _micro_batches(batch: dict[str, Any], calls: int, per_update: int) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ class _OncePerGroup(ProcessorMixin):
     """Left of a processor's own class: rows of one prompt and the same image objects are made as one.
 
     What is per row comes for every row.  What is per image (PER_IMAGE) comes once per group, in the order in which the
-    groups appear: U images for U x G rows.
+    groups appear: those of U prompts for U x G rows; a picture under two questions belongs to two groups.
     """
 
     group_of_row: list[int]  # of the last call

@@ -23,6 +23,7 @@ from transformers import (
 from trl import GRPOConfig
 
 from r1mm.data.prompts import conversation
+from r1mm.errors import BadInput
 from r1mm.mini.datasets import PALETTE
 from r1mm.mini.language import CHAT_TEMPLATE, VISION_TOKENS, build_tokenizer
 from r1mm.processor import load_processor
@@ -298,3 +299,8 @@ def test_rows_taken_from_a_batch_bring_the_images_of_their_groups() -> None:
     assert torch.equal(taken["pixel_values"], torch.cat([pixels[4:], pixels[:4]]))
     assert taken["num_items_in_batch"] == 7
     assert taken["none"] is None
+
+
+def test_a_cache_whose_rows_cannot_be_copied_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"cache_implementation is 'static'; .* set grouped_images to false"):
+        trainer_of(bases["qwen2_vl"], tmp_path, grouped=True, cache_implementation="static")
