@@ -52,8 +52,8 @@ lint: $(READY) ## ruff, mypy (strict), hadolint, compose-lint
 	$(VENV)/bin/hadolint docker/*.Dockerfile
 	$(VENV)/bin/compose-lint --fail-on high compose.yaml docker/compose.gpu.yaml
 
-test-unit: $(READY) ## unit tests, under 90 seconds
-	$(VENV)/bin/pytest tests/unit --numprocesses 2 --dist loadfile
+test-unit: $(READY) ## unit tests, under 90 seconds; two workers, a thread each
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest tests/unit --numprocesses 2 --dist loadfile
 
 test-recipes: $(READY) ## the miniature end to end against its reference rows
 	$(VENV)/bin/pytest tests/recipes -m "not whole"

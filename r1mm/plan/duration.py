@@ -74,18 +74,18 @@ GPU_SPEEDS = Speeds(
     overlapped=True,
 )
 VLLM_LATENCY = 0.12e-3  # seconds per layer of a decoding step through vLLM, which replays CUDA graphs
-# Of two cores with the miniature's model: `benchmarks/scaling.py fit` on steps of 8 and 80 tokens, stock and grouped;
-# steps of 24 and 48 tokens, which it has not seen, it misses by 5 to 22 % (benchmarks/README.md).
+# Of two cores with the miniature's model: `benchmarks/scaling.py fit` on steps of 8 and 80 tokens, stock and grouped,
+# while other work ran; the median steps of 24 and 48 tokens, which it has not seen, it misses by 2 to 31 %.
 CPU_SPEEDS = Speeds(
-    utilisation=0.215,
-    backward_utilisation=0.276,
+    utilisation=0.183,
+    backward_utilisation=0.237,
     decoding_utilisation=0.70,
-    pass_latency=3.4e-5,
-    layer_latency=6.1e-3,
+    pass_latency=1.1e-5,
+    layer_latency=7.6e-3,
     bandwidth_used=0.7,
-    per_patch_decoded=3.6e-5,
-    per_patch_made=3.0e-7,
-    per_step=0.088,
+    per_patch_decoded=4.6e-5,
+    per_patch_made=8.3e-8,
+    per_step=0.097,
     overlapped=False,
 )
 

@@ -75,7 +75,7 @@ def test_images_of_a_pass_are_those_of_the_trainers_micro_batches(sizes: tuple[i
         "pixel_values": torch.zeros(len(sizes), 1),
     }
     calls = len(group) // rows
-    passes = [part for _ in range(20) for part in _micro_batches(batch, calls)]
+    passes = [part for _ in range(20) for part in _micro_batches(batch, calls, calls)]
     most = max(len(part["image_grid_thw"]) for part in passes)
     planned = images_of(rows, work(group=max(sizes)), layout(completions_per_device=rows, accumulation=calls))
     assert most <= planned

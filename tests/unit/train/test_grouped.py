@@ -208,11 +208,10 @@ def test_loss_kl_and_gradient_are_trls_and_the_tower_sees_each_prompts_image_onc
     assert many == [U * GROUP] * 3
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_under_gradient_checkpointing(bases: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_under_gradient_checkpointing(bases: dict[str, Path], tmp_path: Path) -> None:
     make = functools.partial(
         trainer_of,
-        bases[kind],
+        bases["qwen2_5_vl"],
         gradient_checkpointing=True,
         gradient_checkpointing_kwargs={"use_reentrant": False},
     )
@@ -221,7 +220,7 @@ def test_under_gradient_checkpointing(bases: dict[str, Path], tmp_path: Path, ki
     assert many == [U * GROUP] * 3
 
 
-@pytest.mark.parametrize(("size", "calls"), [(12, 2), (8, 3), (6, 4), (2, 12)])
+@pytest.mark.parametrize(("size", "calls"), [(8, 3), (2, 12)])
 def test_groups_stay_together_in_micro_batches(bases: dict[str, Path], tmp_path: Path, size: int, calls: int) -> None:
     make = functools.partial(
         trainer_of, bases["qwen2_vl"], per_device_train_batch_size=size, gradient_accumulation_steps=calls
@@ -230,9 +229,9 @@ def test_groups_stay_together_in_micro_batches(bases: dict[str, Path], tmp_path:
     assert few[0] == U
     assert many[0] == U * GROUP
     # Each micro-batch's reference pass, then its policy pass.  A group that is cut in two is encoded on both sides.
-    cut = {12: 1, 8: 1, 6: 1.5, 2: 2}[size]
-    assert sum(few[1 : 1 + calls]) <= U * cut
-    assert sum(few[1 + calls :]) <= U * (cut if size > 6 else 2)
+    cut = max(1, GROUP // size)
+    assert sum(few[1 : 1 + calls]) == U * cut
+    assert sum(few[1 + calls :]) == U * cut
     assert len(few) == 1 + 2 * calls
     assert sum(many[1:]) == 2 * U * GROUP
 
