@@ -184,9 +184,10 @@ def build_trainer(
         longest_prompt=longest,
         grouped_images=grouped,
     )
-    for network in (trainer.model, trainer.ref_model):
-        if grouped and network is not None and network.config.model_type == "qwen2_vl":  # Qwen2.5-VL's tower is another
-            shorten_vision_tower(plain_network(network))
+    for network in (trainer.model, trainer.ref_model) if grouped else ():
+        plain = None if network is None else plain_network(network)
+        if plain is not None and plain.config.model_type == "qwen2_vl":  # Qwen2.5-VL's tower is another
+            shorten_vision_tower(plain)
     return trainer
 
 
