@@ -49,10 +49,7 @@ _HELD_NEAR = 0.004  # weight that keeps a number which no measurement speaks of 
 
 @dataclass(frozen=True)
 class Point:
-    """One side of one run: what it had to do, and the seconds and operations of each of the plan's parts.
-
-    Of the seconds of a run's steps the fewest: what else a machine does can only add to them.
-    """
+    """One side of one run: what it had to do, and the median seconds and the operations of each of the plan's parts."""
 
     name: str
     tokens: int
@@ -165,8 +162,8 @@ def points_of(found: dict[str, Any]) -> list[Point]:
 def fit(points: Sequence[Point], start: Speeds) -> Speeds:
     """`start` with the numbers of FITTED moved to where the foretold seconds of `points` miss the measured ones least.
 
-    The misses are logarithms of ratios, each weighted by its part's share of the step's time.  Numbers that these
-    points do not determine stay near where they were.
+    The misses are logarithms of ratios, each weighted by its part's share of the step's time.  A weak pull back to
+    `start` decides only where the points say nothing.
     """
     origin = np.log([getattr(start, name) for name in FITTED])
 

@@ -50,6 +50,11 @@ def _replaced(target: Any, name: str, replacement: Callable[..., Any]) -> Iterat
             setattr(target, name, had)
 
 
+def position_deltas(positions: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """By how much the next position of a row is off its number of tokens, (B, 1), from (3, B, T) and (B, T)."""
+    return positions.amax((0, 2))[:, None] + 1 - attention_mask.sum(1, keepdim=True)
+
+
 @contextmanager
 def _positions_once(inner: Any, group_of_row: Sequence[int]) -> Iterator[None]:
     """The model's positions of a batch computed for one row of each group, over `image_grid_thw` of those alone.
@@ -62,13 +67,13 @@ def _positions_once(inner: Any, group_of_row: Sequence[int]) -> Iterator[None]:
     def positions(
         input_ids: torch.Tensor, mm_token_type_ids: torch.Tensor, *, attention_mask: torch.Tensor, **grids: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(3, B, T), and (B, 1) by how much a row's next position is off its number of tokens."""
+        """(3, B, T), and their `position_deltas`."""
         grids = {name: grids.get(name) for name in ("image_grid_thw", "video_grid_thw")}
         # From its first token on a row counts to the end, so that it serves the longest completion of its group.
         whole = (attention_mask[firsts].cumsum(1) > 0).to(attention_mask.dtype)
         of_groups, _ = original(input_ids[firsts], mm_token_type_ids[firsts], attention_mask=whole, **grids)
         found = of_groups[:, source].masked_fill(attention_mask[None] == 0, 0)
-        return found, found.amax((0, 2))[:, None] + 1 - attention_mask.sum(1, keepdim=True)
+        return found, position_deltas(found, attention_mask)
 
     with _replaced(inner, "get_rope_index", positions):
         yield
@@ -226,10 +231,9 @@ class GroupedImages:
             batch["group"] = torch.tensor(self._group_of_row or self.processing_class.group_of_row)
         count = len(input_ids)
         size = batch_size or count
-        found = [
-            _scored(score, model, take_rows(batch, range(count)[start : start + size]), logits_to_keep, kwargs)
-            for start in range(0, count, size)
-        ]
+        calls = [range(count)[start : start + size] for start in range(0, count, size)]
+        parts = [take_rows(batch, rows) for rows in calls] if len(calls) > 1 else [batch]
+        found = [_scored(score, model, part, logits_to_keep, kwargs) for part in parts]
         logps, entropies, losses = zip(*found, strict=True)
         return (
             torch.cat(logps),

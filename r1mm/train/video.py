@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from r1mm.recipe import Setting, Variant
-from r1mm.train.grouped import plain_network
+from r1mm.train.grouped import plain_network, position_deltas
 from r1mm.train.grpo import R1Trainer
 
 CLAMP = 11.0  # upstream's bound of |log reference - log policy| in the KL; not applied here
@@ -128,7 +128,7 @@ def carry_clips(network: Any) -> None:
             video_token=config.video_token_id,
             merge=config.vision_config.spatial_merge_size,
         )
-        return found, found.amax((0, 2))[:, None] + 1 - attention_mask.sum(1, keepdim=True)
+        return found, position_deltas(found, attention_mask)
 
     inner.forward, inner.get_rope_index = with_clips, positions
 
