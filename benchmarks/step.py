@@ -45,6 +45,7 @@ from r1mm.plan import Layout
 from r1mm.processor import load_processor
 from r1mm.recipe import Recipe, Setting, resolve
 from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.stages import threads_here
 from r1mm.train import rewards
 from r1mm.train.checkpoints import FiniteGradients
 from r1mm.train.grpo import build_trainer
@@ -72,7 +73,7 @@ def recipe_for(options: argparse.Namespace, tokens: int | None) -> Recipe:
         train["per_device_train_batch_size"] = options.rows
         train["gradient_accumulation_steps"] = options.prompts * options.group // options.rows
     changed = recipe.train | {key: setting(value) for key, value in train.items()}
-    threads = setting(options.threads or recipe.threads.value)
+    threads = setting(options.threads or threads_here(recipe))
     return recipe.model_copy(
         update={"train": changed, "prompts_per_step": setting(options.prompts), "threads": threads}
     )
@@ -322,7 +323,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=int, help="2b: fewer tokens than the model's")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing (2b)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, help="of the CPU (default: the recipe's)")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: the recipe's, as many as there are cores)")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="CPU: peak memory too")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path, help="an SVG of the first run's median step on both sides")

@@ -1,6 +1,7 @@
 """What each stage does: a short function per stage that joins the rooms below, and a table of what each one needs."""
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from r1mm.inputs import (
 from r1mm.job import HOME_OF, Home, Job
 from r1mm.manifest import code_version, cores, image_id
 from r1mm.plan import Layout, parse_gpus
-from r1mm.recipe import digest, values
+from r1mm.recipe import Recipe, digest, values
 from r1mm.rundir import (
     FileStamp,
     StageRecord,
@@ -85,6 +86,18 @@ def expected_inputs(job: Job, stage: str) -> dict[str, str]:
     return inputs
 
 
+def threads_here(recipe: Recipe) -> int:
+    """The threads of arithmetic of this process: the recipe's.
+
+    A miniature's decide the last bit of its sums and stay as they are.  No number of a full recipe depends on its own,
+    and more threads than this process's share of the cores wait for one another by spinning (measured: four on two
+    cores make a matrix product ten times slower), so they are at most that share.
+    """
+    if recipe.miniature:
+        return recipe.threads.value
+    return min(recipe.threads.value, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
 def _prepare_libraries(job: Job) -> None:
     """Pin what decides the last bit of a sum, and leave the terminal to our own progress bars."""
     import warnings
@@ -93,7 +106,7 @@ def _prepare_libraries(job: Job) -> None:
     import torch
     import transformers
 
-    torch.set_num_threads(job.recipe.threads.value)
+    torch.set_num_threads(threads_here(job.recipe))
     if job.gpus == "cpu":  # CUDA has no deterministic form of some of what Qwen2-VL needs
         torch.use_deterministic_algorithms(True)
     # Only uninitialised memory would be filled, and nothing here reads any; TRL's log-prob buffers are large.
