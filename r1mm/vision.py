@@ -65,3 +65,8 @@ def shorten_vision_tower(model: Any) -> None:
     if tower.config._attn_implementation == "sdpa":
         for block in tower.blocks:
             block.attn.__class__ = BatchedVisionAttention
+
+
+def position_deltas(positions: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """By how much the next position of a row is off its number of tokens, (B, 1), from (3, B, T) and (B, T)."""
+    return positions.amax((0, 2))[:, None] + 1 - attention_mask.sum(1, keepdim=True)

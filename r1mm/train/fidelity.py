@@ -33,7 +33,7 @@ from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.train.fixture import Fixture, RecordedPrompt
 from r1mm.train.grpo import R1Trainer
 from r1mm.train.settings import run_fields
-from r1mm.train.video import CLAMP, OPEN_R1_VIDEO, VideoTrainer
+from r1mm.train.video import CLAMP, OPEN_R1_VIDEO
 from r1mm.vision import shorten_vision_tower
 
 TOLERANCE = 1e-5  # of the whole gradient, relative; float32 sums in another order differ by less than 1e-6
@@ -42,11 +42,10 @@ _RECIPE = "r1v-clevr-2b"
 
 @dataclass(frozen=True)
 class Reading:
-    """How we train what an upstream commit trained: a recipe under one variant, and the trainer class."""
+    """How we train what an upstream commit trained: a recipe under one variant."""
 
     name: str
     recipe: Recipe
-    trainer: type[R1Trainer]
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,7 @@ def reading_of(upstream: str) -> Reading:
     for name, variant in recipe.variants.items():
         known_repository, known_commit = variant.upstream.split("@")
         if repository == known_repository and commit.startswith(known_commit):
-            trainer = VideoTrainer if name == video else R1Trainer
-            return Reading(name, resolve(recipe, name).recipe, trainer)
+            return Reading(name, resolve(recipe, name).recipe)
     known = ", ".join(f"{variant.upstream} ({name})" for name, variant in recipe.variants.items())
     raise BadInput(f"upstream {upstream} is none that a recipe follows; those are {known}")
 
@@ -201,7 +199,7 @@ def _trainer(fixture: Fixture, reading: Reading, folder: Path, grouped: bool) ->
     fields.pop("generation_kwargs", None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
-        trainer = reading.trainer(
+        trainer = R1Trainer(
             model=str(base),
             reward_funcs=[recorded_reward],
             args=GRPOConfig(
@@ -216,6 +214,7 @@ def _trainer(fixture: Fixture, reading: Reading, folder: Path, grouped: bool) ->
             incident_folder=folder,
             base=base,
             grouped_images=grouped,
+            clips=fixture.kind == "video",
         )
     _take_policy(trainer, fixture.folder / "policy")
     for network in (trainer.model, trainer.ref_model):

@@ -26,6 +26,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from r1mm.errors import BadInput
 from r1mm.train.images import PER_IMAGE, distinct, process_once
+from r1mm.vision import position_deltas
 
 _Result = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 
@@ -48,11 +49,6 @@ def _replaced(target: Any, name: str, replacement: Callable[..., Any]) -> Iterat
             delattr(target, name)
         else:
             setattr(target, name, had)
-
-
-def position_deltas(positions: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """By how much the next position of a row is off its number of tokens, (B, 1), from (3, B, T) and (B, T)."""
-    return positions.amax((0, 2))[:, None] + 1 - attention_mask.sum(1, keepdim=True)
 
 
 @contextmanager

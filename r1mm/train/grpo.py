@@ -15,6 +15,7 @@ from safetensors.torch import save
 from transformers import AutoProcessor
 from trl import GRPOTrainer
 
+from r1mm.clips import carry_clips
 from r1mm.data.prompts import conversation
 from r1mm.errors import BadInput, StageFailed
 from r1mm.plan import Layout
@@ -43,11 +44,12 @@ _EDGES = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
 class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
     """TRL's GRPOTrainer with the factor `images_in_logprobs`, and non-finite losses refused.
 
-    `images_in_logprobs`: `both` gives policy and reference passes the images; `none` computes both from the text
-    alone, image placeholders included, as Deep-Agent/R1-V@9d576c7 did (`model(input_ids)`).  Generation always sees
-    the images.  `schedule_steps`: the length of the learning-rate schedule where it is not `max_steps`: upstream's
-    100 steps are the first of 8,750.  `base`: the checkpoint that training starts from, whose processor is kept.
-    `longest_prompt`, in tokens: a prompt beyond it stops the run.  `grouped_images`: see `GroupedImages`.
+    `images_in_logprobs`: `both` gives policy and reference passes the images; `policy` gives them to the policy's
+    alone; `none` computes both from the text alone, image placeholders included, as Deep-Agent/R1-V@9d576c7 did
+    (`model(input_ids)`).  Generation always sees the images.  `schedule_steps`: the length of the learning-rate
+    schedule where it is not `max_steps`: upstream's 100 steps are the first of 8,750.  `base`: the checkpoint that
+    training starts from, whose processor is kept.  `longest_prompt`, in tokens: a prompt beyond it stops the run.
+    `grouped_images`: see `GroupedImages`.  `clips`: what comes as images are clips, of a processor that takes them so.
     """
 
     def __init__(
@@ -58,9 +60,13 @@ class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
         base: Path,
         schedule_steps: int | None = None,
         longest_prompt: int | None = None,
+        clips: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        for network in (self.model, self.ref_model) if clips else ():
+            if network is not None:
+                carry_clips(plain_network(network))
         self.images_in_logprobs = images_in_logprobs
         self.incident_folder = incident_folder
         self.base = base
@@ -81,11 +87,12 @@ class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
             )
         return outputs
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        if self.images_in_logprobs == "none":
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        blind = {"none": True, "policy": model is self.ref_model, "both": False}[self.images_in_logprobs]
+        if blind:
             for key in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids"):
                 kwargs[key] = None
-        return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -18,7 +18,7 @@ FLOORS = [
     {"recipe_files"},
     {"manifest", "vision"},
     {"data", "ledger"},
-    {"processor"},
+    {"clips", "processor"},
     {"judge", "train", "evaluate", "distill", "mini"},
     {"launch", "report"},
     {"job"},

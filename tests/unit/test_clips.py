@@ -5,7 +5,7 @@ import torch
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
 
-from r1mm.train.video import carry_clips, clip_positions
+from r1mm.clips import carry_clips, clip_positions
 
 CLIP = 7
 
