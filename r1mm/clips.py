@@ -29,13 +29,9 @@ class _ClipsAsImages(ProcessorMixin):
         if images is None:
             return super().__call__(text=text, **kwargs)
         rows = [row if isinstance(row, list | tuple) else [row] for row in images]
-        made = super().__call__(
-            text=[words.replace(self.image_token, self.video_token) for words in text],
-            videos=[[clip.frames for clip in row] for row in rows],
-            do_sample_frames=False,
-            do_resize=False,
-            **kwargs,
-        )
+        kwargs["videos"] = [[clip.frames for clip in row] for row in rows]
+        kwargs |= {"do_sample_frames": False, "do_resize": False}
+        made = super().__call__(text=[words.replace(self.image_token, self.video_token) for words in text], **kwargs)
         made["pixel_values"], made["image_grid_thw"] = made.pop("pixel_values_videos"), made.pop("video_grid_thw")
         return made
 

@@ -64,6 +64,11 @@ class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if images_in_logprobs == "policy" and self.beta and self.ref_model is None:
+            raise BadInput(
+                "factors.images_in_logprobs is 'policy' and the reference is the policy without its adapters; give the "
+                "reference a model of its own (no adapters), or set images_in_logprobs to both or none"
+            )
         for network in (self.model, self.ref_model) if clips else ():
             if network is not None:
                 carry_clips(plain_network(network))

@@ -4,7 +4,7 @@ TRL hands a batch of prompts x group rows to dataset and processor, so that ever
 completion, and by the processor twice per step.  (`r1mm.train.grouped` does the same for the model.)
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from datasets import Dataset, Image
@@ -93,11 +93,20 @@ class _OncePerGroup(ProcessorMixin):
         return made
 
     def _process_images(self, images: Any, **kwargs: Any) -> tuple[Any, list[str]]:
+        return self._remembered(make_flat_list_of_images(images), super()._process_images, images, kwargs)
+
+    def _process_videos(self, videos: Any, **kwargs: Any) -> tuple[Any, list[str]]:
+        return self._remembered([frames for row in videos for frames in row], super()._process_videos, videos, kwargs)
+
+    def _remembered(
+        self, flat: list[Any], process: Callable[..., tuple[Any, list[str]]], given: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, list[str]]:
+        """What `process` makes of `given`, whose objects are `flat`; not made again where they are the last call's."""
         kwargs["return_tensors"] = "pt"  # of TRL's two calls one says so; the pixels are tensors in both
-        flat, last = make_flat_list_of_images(images), self._last
-        same = len(flat) == len(last.get("images", ())) and all(map(_is, flat, last["images"]))
+        last = self._last
+        same = len(flat) == len(last.get("objects", ())) and all(map(_is, flat, last["objects"]))
         if not same or last["kwargs"] != kwargs:
-            last.update(images=flat, kwargs=kwargs, result=super()._process_images(images, **kwargs))
+            last.update(objects=flat, kwargs=kwargs, result=process(given, **kwargs))
         made, placeholders = last["result"]
         return made.copy(), list(placeholders)
 
