@@ -99,10 +99,17 @@ class Prompts(Strict):
 
 
 class Factors(Strict):
-    """What differs between upstream's code eras, one factor each; `bare` demands an answer without thoughts."""
+    """What differs between upstream's code eras, one factor each; `bare` demands an answer without thoughts.
+
+    `images_in_logprobs`: whose passes see images or clips; `policy`: the policy's do and the reference's do not.
+    """
 
     format_match: Setting[Literal["prefix", "full", "bare"]]
-    images_in_logprobs: Setting[Literal["none", "both"]]
+    images_in_logprobs: Setting[Literal["none", "policy", "both"]]
+
+
+# What a completion earns: the right answer, read as a whole or as the letter of an option; the form of its text.
+Reward = Literal["accuracy", "letter", "format"]
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -166,12 +173,14 @@ class Task(Strict):
     image_path, question, ground_truth) whose images lie in the archive asset `images`.
 
     `limit`: only so many items, the first.  `recorded`: assets with upstream's own outputs on the same items, by
-    condition.
+    condition.  `lmms`: the task of lmms-eval that this one is; it brings and asks the questions of `items`, each with
+    its options where a prompt has {question}.
     """
 
-    scorer: Literal["counting", "math"]
+    scorer: Literal["counting", "math", "choice"]
     items: str
     images: str | None = None
+    lmms: str | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
     recorded: dict[Condition, str] = {}
     source: Source
@@ -223,6 +232,12 @@ class Recipe(Strict):
         value=True, source="our choice: an image is encoded once per group; loss and gradient are TRL's to rounding"
     )
     options: dict[str, Variant] = {}
+    # Of a recipe whose items are clips: how frames are taken from them (fps, frames, min_pixels, max_pixels), and what
+    # becomes of one that cannot be decoded (undecodable: stop, skip).
+    clips: dict[str, Setting[Any]] = {}
+    rewards: Setting[list[Reward]] = Setting[list[Reward]](
+        value=["accuracy", "format"], source="Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py (both, summed)"
+    )
 
     @property
     def miniature(self) -> bool:

@@ -204,6 +204,8 @@ _MODEL = frozenset(
 _PROCESSOR = frozenset({"min_pixels", "max_pixels"})
 _EVALUATION = frozenset({"max_new_tokens", "batch_size"})
 _BACKEND = frozenset({"dtype", "backend"})  # float32 and transformers where a recipe says nothing
+_EVALUATOR = frozenset({"frames"})  # of tasks that lmms-eval asks: frames of a clip
+_CLIPS = frozenset({"fps", "frames", "min_pixels", "max_pixels", "undecodable"})
 _WARM_START = frozenset(
     {
         *("max_steps", "per_device_train_batch_size", "answer_weight", "direct_prompt_share", "direct_share_early"),
@@ -223,7 +225,14 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
         ("model", recipe.model, _MODEL, miniature(_MODEL), "setting of the tiny model"),
         ("warm_start", recipe.warm_start, _WARM_START | training, miniature(_WARM_START), "setting of the warm start"),
         ("processor", recipe.processor, _PROCESSOR, frozenset(), "limit of the image processor"),
-        ("evaluation", recipe.evaluation, _EVALUATION | _BACKEND, _EVALUATION, "setting of the evaluation"),
+        ("clips", recipe.clips, _CLIPS, frozenset(), "setting of how clips are read"),
+        (
+            "evaluation",
+            recipe.evaluation,
+            _EVALUATION | _BACKEND | _EVALUATOR,
+            _EVALUATION,
+            "setting of the evaluation",
+        ),
         ("train", recipe.train, grpo_fields(), frozenset(), "field of TRL's GRPOConfig"),
     )
     for name, section, known, needed, what in sections:
@@ -237,6 +246,32 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
                 raise BadInput(f"{where}: is set by r1mm for every run (value {setting.value!r}); remove it")
         for key in sorted(needed - section.keys()):
             raise BadInput(f"{path}:{line_of((name,), lines)}: {name} lacks {key}; add it with its source")
+
+
+def _check_clips(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
+    """What `clips` and `rewards` say can be done."""
+
+    def fail(place: Place, wanted: str, value: Any) -> None:
+        raise BadInput(f"{path}:{line_of(place, lines)}: {'.'.join(map(str, place))}: {wanted}, is {value!r}")
+
+    for key, setting in recipe.clips.items():
+        value = setting.value
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        if key == "undecodable":
+            if value not in ("stop", "skip"):
+                fail(("clips", key), "must be stop (a clip that cannot be decoded ends the run) or skip", value)
+        elif not number or (key != "fps" and not isinstance(value, int)):
+            fail(("clips", key), f"must be a {'' if key == 'fps' else 'whole '}number above 0", value)
+        elif key == "frames" and value % 2:
+            fail(("clips", key), "must be even: the model takes frames in pairs", value)
+    least, most = (recipe.clips.get(key) for key in ("min_pixels", "max_pixels"))
+    if least and most and least.value > most.value:
+        fail(("clips", "min_pixels"), f"must be at most max_pixels {most.value}", least.value)
+    rewards = recipe.rewards.value
+    if not rewards or len(set(rewards)) < len(rewards):
+        fail(("rewards",), "must name one reward or more, each once", rewards)
+    elif {"accuracy", "letter"} <= set(rewards):
+        fail(("rewards",), "must not count the answer twice: accuracy, or letter for questions with options", rewards)
 
 
 def _check_batch(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
@@ -278,6 +313,7 @@ def load_recipe(path: Path) -> Recipe:
     if recipe.name != path.parent.name:
         raise BadInput(f"{path}:{lines[('name',)]}: name {recipe.name!r} is not its directory's, {path.parent.name!r}")
     _check_keys(recipe, path, lines)
+    _check_clips(recipe, path, lines)
     _check_batch(recipe, path, lines)
     readings = [(("variants", name), name) for name in recipe.variants]
     readings += [(("options", name), f"{recipe.default_variant}+{name}") for name in recipe.options]
@@ -287,6 +323,7 @@ def load_recipe(path: Path) -> Recipe:
         except BadInput as error:
             raise BadInput(f"{path}:{line_of(place, lines)}: {error}") from error
         _check_keys(resolved, path, lines)
+        _check_clips(resolved, path, lines)
         _check_batch(resolved, path, lines)
     return recipe
 

@@ -245,3 +245,54 @@ def test_a_version_is_no_number(tmp_path: Path) -> None:
     path = tmp_path / "versions.yaml"
     path.write_text("a: 0.14.0\nb: 1e-4\nc: 2.7.4.post1\nd: .5\ne: 4.\n")
     assert read_yaml(path)[0] == {"a": "0.14.0", "b": 1e-4, "c": "2.7.4.post1", "d": 0.5, "e": 4.0}
+
+
+def test_what_a_recipe_does_not_say_of_clips_and_rewards_is_upstreams(tmp_path: Path) -> None:
+    recipe = load_recipe(tiny_recipe(tmp_path) / "recipe.yaml")
+    assert recipe.clips == {}
+    assert recipe.rewards.value == ["accuracy", "format"]
+    assert {task.lmms for task in recipe.tasks.values()} == {None}
+
+
+def setting(value: Any) -> dict[str, Any]:
+    return {"value": value, "source": "our choice: to test what is taken"}
+
+
+def of_clips(folder: Path, section: dict[str, Any]) -> Path:
+    path = tiny_recipe(folder) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**recipe, **section}, sort_keys=False))
+    return path
+
+
+def test_a_recipe_of_clips_is_taken(tmp_path: Path) -> None:
+    values = {"fps": 2.0, "frames": 16, "min_pixels": 100352, "max_pixels": 153664, "undecodable": "skip"}
+    clips = {key: setting(value) for key, value in values.items()}
+    recipe = load_recipe(of_clips(tmp_path, {"clips": clips, "rewards": setting(["letter", "format"])}))
+    assert {key: one.value for key, one in recipe.clips.items()} == values
+    assert recipe.rewards.value == ["letter", "format"]
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"clips": {"frame": setting(8)}}, r"clips\.frame: is no setting of how clips are read.*'frames'"),
+        ({"clips": {"frames": setting(15)}}, r"clips\.frames: must be even: .*, is 15"),
+        ({"clips": {"frames": setting(8.0)}}, r"clips\.frames: must be a whole number above 0, is 8\.0"),
+        ({"clips": {"fps": setting(0)}}, r"clips\.fps: must be a number above 0, is 0"),
+        ({"clips": {"undecodable": setting("drop")}}, r"clips\.undecodable: must be stop .* or skip, is 'drop'"),
+        (
+            {"clips": {"min_pixels": setting(900), "max_pixels": setting(800)}},
+            r"clips\.min_pixels: must be at most max_pixels 800, is 900",
+        ),
+        ({"rewards": setting([])}, r"rewards: must name one reward or more, each once, is \[\]"),
+        ({"rewards": setting(["letter", "letter"])}, r"rewards: must name one reward or more, each once"),
+        ({"rewards": setting(["letter", "accuracy"])}, r"rewards: must not count the answer twice"),
+        ({"rewards": setting(["length"])}, r"rewards\.value\.0: .*'accuracy', 'letter' or 'format'.*'length'"),
+    ],
+)
+def test_what_cannot_be_done_with_clips_or_rewards_is_refused(
+    tmp_path: Path, section: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadInput, match=rf"recipe\.yaml:\d+: {words}"):
+        load_recipe(of_clips(tmp_path, section))
