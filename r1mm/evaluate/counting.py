@@ -37,7 +37,7 @@ def count_of_truth(text: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def _answering_part(completion: str) -> str:
+def answering_part(completion: str) -> str:
     """The part of an output that gives its answer, as `parse_count_leniently` says; "" when there is none."""
     _, tag, after = completion.rpartition("<answer>")
     if tag:
@@ -62,7 +62,7 @@ def parse_count_leniently(completion: str) -> int | None:
     strict = parse_count(completion)
     if strict is not None:
         return strict
-    part = _answering_part(completion)
+    part = answering_part(completion)
     digits = _DIGITS.findall(part)
     if digits:
         return int(digits[-1])

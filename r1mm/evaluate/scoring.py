@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from r1mm.data.prompts import THOUGHT_THEN_ANSWER
 from r1mm.errors import BadInput
-from r1mm.evaluate import counting, expressions
+from r1mm.evaluate import choices, counting, expressions
 from r1mm.rundir import read_jsonl
 
-Scorer = Literal["counting", "math"]
-Truth = int | str  # a number for counting, text for math
+Scorer = Literal["counting", "math", "choice"]
+Truth = int | str  # a number for counting, text for math, a letter for choice
 
 _THOUGHT = re.compile(THOUGHT_THEN_ANSWER, re.DOTALL)
 
@@ -71,6 +71,15 @@ RULES: dict[Scorer, Rules] = {
         bare=expressions.is_bare_answer,
         truth=expressions.expression_of_truth,
         truth_form="text, as in '<answer> 140° </answer>' or '140°'",
+    ),
+    "choice": Rules(
+        parse=choices.parse_letter,
+        parse_leniently=choices.parse_letter_leniently,
+        right=lambda completion, truth: choices.parse_letter(completion) == truth,
+        right_leniently=lambda completion, truth: choices.parse_letter_leniently(completion) == truth,
+        bare=choices.is_bare_choice,
+        truth=choices.letter_of_truth,
+        truth_form="the letter of an option, as in '<answer>B.</answer>' or 'B'",
     ),
 }
 
