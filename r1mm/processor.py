@@ -25,16 +25,18 @@ def load_processor(folder: Path, *, clips: bool = False) -> Any:
     return processor
 
 
-def prompt_text(processor: Any, prompt: str) -> str:
-    """What the model is given to read: `prompt` in one user turn, after one placeholder for its image."""
-    text: str = processor.apply_chat_template(conversation(prompt), add_generation_prompt=True, tokenize=False)
+def prompt_text(processor: Any, prompt: str, *, shown: bool = True) -> str:
+    """What the model is given to read: `prompt` in one user turn, after a placeholder for its image where it is shown."""
+    turns = conversation(prompt, shown=shown)
+    text: str = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     return text
 
 
-def prompt_lengths(processor: Any, prompts: Iterable[str], sizes: Iterable[tuple[int, int]]) -> list[int]:
+def prompt_lengths(processor: Any, prompts: Iterable[str], sizes: Iterable[tuple[int, int]] | None = None) -> list[int]:
     """Tokens of each prompt with its image's, no pixels made; `sizes` are the images' (width, height) in pixels.
 
-    Equal prompts and equal sizes are worked out once: of a large set, both are few different ones.
+    Without `sizes` the text's alone, its placeholder not counted.  Equal prompts and equal sizes are worked out once: of
+    a large set, both are few different ones.
     """
 
     @functools.cache
@@ -47,4 +49,7 @@ def prompt_lengths(processor: Any, prompts: Iterable[str], sizes: Iterable[tuple
         return patches // int(processor.image_processor.merge_size) ** 2
 
     # The text holds one placeholder, which the image's tokens take the place of.
-    return [text_tokens(prompt) - 1 + image_tokens(*size) for prompt, size in zip(prompts, sizes, strict=True)]
+    of_texts = [text_tokens(prompt) - 1 for prompt in prompts]
+    if sizes is None:
+        return of_texts
+    return [text + image_tokens(*size) for text, size in zip(of_texts, sizes, strict=True)]

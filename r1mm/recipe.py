@@ -173,14 +173,15 @@ class Task(Strict):
     image_path, question, ground_truth) whose images lie in the archive asset `images`.
 
     `limit`: only so many items, the first.  `recorded`: assets with upstream's own outputs on the same items, by
-    condition.  `lmms`: the task of lmms-eval that this one is; it brings and asks the questions of `items`, each with
-    its options where a prompt has {question}.
+    condition.  `blind`: asked without image or clip, as a control.  `lmms`: the task of lmms-eval that this one is; it
+    brings and asks the questions of `items`, each with its options where a prompt has {question}.
     """
 
     scorer: Literal["counting", "math", "choice"]
     items: str
     images: str | None = None
     lmms: str | None = None
+    blind: bool = False
     limit: Annotated[int, Field(gt=0)] | None = None
     recorded: dict[Condition, str] = {}
     source: Source

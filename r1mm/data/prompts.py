@@ -16,9 +16,9 @@ QUESTIONS = {
 THOUGHT_THEN_ANSWER = r"<think>.*?</think>\s*<answer>.*?</answer>"
 
 
-def conversation(text: str) -> list[dict[str, Any]]:
+def conversation(text: str, *, shown: bool = True) -> list[dict[str, Any]]:
     """One user turn, image first, as Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py builds it.
 
-    The chat template adds the default system turn.
+    Not `shown`: the text alone.  The chat template adds the default system turn.
     """
-    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+    return [{"role": "user", "content": [*([{"type": "image"}] if shown else []), {"type": "text", "text": text}]}]

@@ -21,8 +21,8 @@ _WINDOW = 32
 class _Rows(Sequence[tuple[Any, str]]):
     """Items of a dataset in a given order, each (image, prompt); an image is decoded when its row is read."""
 
-    def __init__(self, dataset: Any, asked: Sequence[Asked], order: Sequence[int]) -> None:
-        self.dataset, self.asked, self.order = dataset, asked, order
+    def __init__(self, dataset: Any, asked: Sequence[Asked], order: Sequence[int], shown: bool) -> None:
+        self.dataset, self.asked, self.order, self.shown = dataset, asked, order, shown
 
     def __len__(self) -> int:
         return len(self.order)
@@ -31,7 +31,7 @@ class _Rows(Sequence[tuple[Any, str]]):
         if isinstance(position, slice):
             return [self[i] for i in range(*position.indices(len(self)))]
         index = self.order[position]
-        return self.dataset[index]["image"], self.asked[index].prompt
+        return self.dataset[index]["image"] if self.shown else None, self.asked[index].prompt
 
 
 def batches_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -68,13 +68,13 @@ def _sizes(dataset: Any) -> Iterator[tuple[int, int]]:
 def _finish(
     answers: PartialAnswers, dataset: Any, model_folder: Path, settings: dict[str, Any], device: str, **more: Any
 ) -> None:
-    """Generate what is not there yet.  `more`: suppressed, title."""
+    """Generate what is not there yet.  `more`: suppressed, title, clips, shown."""
     order = [index for batch in answers.open_batches for index in batch]
     backend = settings.get("backend", "transformers")
     # By name: each back end imports a library that the other does without.
     module = importlib.import_module(f"r1mm.evaluate.{backend}_backend")
     placed = (
-        {"dtype": _dtype(str(settings.get("dtype", "float32")), device), "device": device}
+        {"dtype": _dtype(str(settings.get("dtype", "float32")), device), "device": device, "clips": more["clips"]}
         if backend == "transformers"
         else {}
     )
@@ -91,7 +91,7 @@ def _finish(
 
         module.generate(
             model_folder,
-            _Rows(dataset, answers.asked, order),
+            _Rows(dataset, answers.asked, order, more["shown"]),
             max_new_tokens=settings["max_new_tokens"],
             batch_size=settings["batch_size"],
             suppressed=more["suppressed"],
@@ -112,12 +112,15 @@ def evaluate_task(
     partial: Path,
     title: str,
     device: str,
+    clips: bool = False,
+    shown: bool = True,
 ) -> list[Output]:
     """Answers every item of `dataset` greedily and scores it; outputs stand in the order of the items.
 
     `dataset` has the columns image, problem, solution, and may have item, the items' names; `template` wraps the
     problem.  `settings` are the recipe's `evaluation` values: max_new_tokens, batch_size, and where set dtype
-    (float32) and backend (transformers).  `suppressed` token ids are never produced.
+    (float32) and backend (transformers).  `suppressed` token ids are never produced.  `clips`: what stands in the
+    column image are clips.  Not `shown`: the questions are asked without it, as a control.
 
     What is answered is kept in `partial`, from which a killed evaluation goes on to the identical end.  The caller
     keeps that file to this very model, data and settings, and removes it when the outputs are written.
@@ -130,6 +133,8 @@ def evaluate_task(
     backend = settings.get("backend", "transformers")
     if backend not in ("transformers", "vllm"):
         raise BadInput(f"evaluation.backend is {backend!r}; it is transformers or vllm")
+    if backend == "vllm" and (clips or not shown):
+        raise BadInput("evaluation.backend is 'vllm', which answers over images alone; use transformers for clips")
     if not len(dataset):
         raise BadInput(f"task {split} has no items")
     problems, solutions = list(dataset["problem"]), list(dataset["solution"])
@@ -139,10 +144,13 @@ def evaluate_task(
     asked = [Asked(item, template.format(question=text)) for item, text in zip(items, problems, strict=True)]
 
     model_type(model_folder)
-    lengths = prompt_lengths(load_processor(model_folder), [one.prompt for one in asked], list(_sizes(dataset)))
+    # Clips of a set are about as long as each other, and would have to be decoded to tell.
+    sizes = list(_sizes(dataset)) if shown and not clips else None
+    lengths = prompt_lengths(load_processor(model_folder), [one.prompt for one in asked], sizes)
     answers = PartialAnswers(partial, asked, batches_by_length(lengths, settings["batch_size"]))
     if answers.open_batches:
-        _finish(answers, dataset, model_folder, settings, device, suppressed=suppressed, title=title)
+        more = {"suppressed": suppressed, "title": title, "clips": clips, "shown": shown}
+        _finish(answers, dataset, model_folder, settings, device, **more)
     return [
         score(
             scorer,

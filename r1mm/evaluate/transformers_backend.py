@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
+from r1mm.clips import carry_clips
 from r1mm.errors import BadInput, StageFailed
 from r1mm.evaluate.endings import completion_of, end_tokens
 from r1mm.plan.shapes import MODEL_TYPES, config_of_folder
@@ -31,7 +32,7 @@ def model_type(folder: Path) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(folder: Path, dtype: str, device: str, written: int) -> tuple[Any, Any]:
+def _loaded(folder: Path, dtype: str, device: str, clips: bool, written: int) -> tuple[Any, Any]:
     """One model is kept from one task to the next; `written` tells a folder from itself before it was rewritten."""
     kind = model_type(folder)
     model = AutoModelForImageTextToText.from_pretrained(
@@ -39,13 +40,18 @@ def _loaded(folder: Path, dtype: str, device: str, written: int) -> tuple[Any, A
     )
     if kind == "qwen2_vl":  # Qwen2.5-VL's tower attends in windows and is left as it is
         shorten_vision_tower(model)
-    return model.eval().to(device), load_processor(folder)
+    if clips:
+        carry_clips(model)
+    return model.eval().to(device), load_processor(folder, clips=clips)
 
 
-def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> tuple[Any, Any]:
-    """The model (in evaluation mode, `dtype` weights, on `device`) and processor of a checkpoint folder."""
+def load_model(folder: Path, dtype: str = "float32", device: str = "cpu", *, clips: bool = False) -> tuple[Any, Any]:
+    """The model (in evaluation mode, `dtype` weights, on `device`) and processor of a checkpoint folder.
+
+    `clips`: both take clips where images are given.
+    """
     model_type(folder)
-    return _loaded(folder, dtype, device, max(path.stat().st_mtime_ns for path in folder.glob("*.safetensors")))
+    return _loaded(folder, dtype, device, clips, max(path.stat().st_mtime_ns for path in folder.glob("*.safetensors")))
 
 
 def generate(
@@ -58,14 +64,16 @@ def generate(
     on_done: Callable[[int, str, int], None],
     dtype: str = "float32",
     device: str = "cpu",
+    clips: bool = False,
 ) -> None:
     """Answers every (image, prompt) of `rows` greedily, `batch_size` at a time; `on_done(row, completion, tokens)`.
 
-    Rows are done in their order, those of a batch together.  `suppressed` token ids are never produced, as in training.
+    Rows are done in their order, those of a batch together.  Images are clips where `clips` says so, and None in all
+    rows where the questions are to be answered without.  `suppressed` token ids are never produced, as in training.
     What else the checkpoint's generation_config sets for greedy decoding, such as a repetition penalty, holds as it
     does in upstream's scripts.  Raises StageFailed when the device's memory is too small for a batch.
     """
-    model, processor = load_model(model_folder, dtype, device)
+    model, processor = load_model(model_folder, dtype, device, clips=clips)
     tokenizer = processor.tokenizer
     ends = end_tokens(model.generation_config, tokenizer)
     config = GenerationConfig(
@@ -77,8 +85,8 @@ def generate(
     )
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        texts = [prompt_text(processor, prompt) for _, prompt in batch]
-        images = [[image] for image, _ in batch]
+        texts = [prompt_text(processor, prompt, shown=image is not None) for image, prompt in batch]
+        images = [[image] for image, _ in batch if image is not None] or None
         inputs = processor(text=texts, images=images, padding=True, return_tensors="pt").to(model.device)
         try:
             with torch.inference_mode():
