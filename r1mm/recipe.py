@@ -98,13 +98,16 @@ class Prompts(Strict):
         return self
 
 
+FormatMatch = Literal["prefix", "start", "full", "bare"]  # what each means: train/rewards.py, matches_format
+
+
 class Factors(Strict):
     """What differs between upstream's code eras, one factor each; `bare` demands an answer without thoughts.
 
     `images_in_logprobs`: whose passes see images or clips; `policy`: the policy's do and the reference's do not.
     """
 
-    format_match: Setting[Literal["prefix", "full", "bare"]]
+    format_match: Setting[FormatMatch]
     images_in_logprobs: Setting[Literal["none", "policy", "both"]]
 
 

@@ -125,7 +125,7 @@ def work_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None = None) 
         completion_tokens=train.get("max_completion_length", 256),
         precision=("autocast" if train.get("bf16") else "float32") if wide else "bfloat16",
         reference=train.get("beta", 0.0) != 0,
-        images_in_logprobs=recipe.factors.images_in_logprobs.value == "both",
+        images_in_logprobs=recipe.factors.images_in_logprobs.value != "none",
         rescored=bool(train.get("use_vllm")) and bool(train.get("vllm_importance_sampling_correction", True)),
         steps=train["max_steps"],
         grouped=recipe.grouped_images.value,

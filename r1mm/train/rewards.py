@@ -1,35 +1,41 @@
-"""R1-V's two rewards, each 0 or 1 per completion, summed by the trainer.
+"""R1-V's two rewards and Open-R1-Video's, each 0 or 1 per completion, summed by the trainer.
 
-Source of both: Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py, and @9d576c7 for the February format match.
+Source of R1-V's: Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py, and @9d576c7 for the February format match.  Of
+the letter's: Wang-Xiaodong1899/Open-R1-Video@2679e08:src/open_r1/grpo.py.
 """
 
 import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from math_verify import parse, verify
 
 from r1mm.data.prompts import THOUGHT_THEN_ANSWER
+from r1mm.recipe import FormatMatch, Recipe
 
 Reward = Callable[..., list[float]]
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>")  # without DOTALL, as upstream: an answer over several lines is not seen
+_ANSWER_OVER_LINES = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 _BARE = r"<answer>.*?</answer>"
 
 
-def matches_format(text: str, match: Literal["prefix", "full", "bare"]) -> bool:
+def matches_format(text: str, match: FormatMatch) -> bool:
     """Whether a completion has the demanded form.
 
     `prefix`: `re.match` without DOTALL (033f53c to 9d576c7, when 82.5 was published): thoughts over several lines never
-    match.  `full`: `re.fullmatch` with DOTALL (from 9cd640a, 2025-02-08).  `bare`: the answer tag and nothing else, for
-    runs that are not to think (our choice; upstream has no such reward).
+    match.  `start`: `re.match` with DOTALL, whatever follows the answer (Open-R1-Video).  `full`: `re.fullmatch` with
+    DOTALL (from 9cd640a, 2025-02-08).  `bare`: the answer tag and nothing else, for runs that are not to think (our
+    choice; upstream has no such reward).
     """
     if match == "bare":
         return re.fullmatch(_BARE, text.strip(), re.DOTALL) is not None
     if match == "prefix":
         return re.match(THOUGHT_THEN_ANSWER, text) is not None
+    if match == "start":
+        return re.match(THOUGHT_THEN_ANSWER, text, re.DOTALL) is not None
     return re.fullmatch(THOUGHT_THEN_ANSWER, text, re.DOTALL) is not None
 
 
@@ -59,6 +65,20 @@ def is_accurate(completion: str, solution: str) -> bool:
     return _symbolically_equal(completion, solution)
 
 
+def gives_letter(completion: str, solution: str) -> bool:
+    """Open-R1-Video's accuracy: math-verify over the whole completion, else the first characters are the same.
+
+    They are those of what the first `<answer>` tags hold, blanks around it aside, over any number of lines: `B`, `B.`
+    and `Blue` all give `B.`.  A completion without the tag, or with nothing in it, gives no letter.
+    """
+    truth = _ANSWER_OVER_LINES.search(solution)
+    given = _ANSWER_OVER_LINES.search(completion)
+    letter = (truth.group(1) if truth else solution).strip()[:1]
+    if given and letter and given.group(1).strip()[:1] == letter:
+        return True
+    return _symbolically_equal(completion, solution)
+
+
 def _texts(completions: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
     return [turns[0]["content"] for turns in completions]
 
@@ -68,10 +88,25 @@ def accuracy_reward(completions: Sequence[Sequence[dict[str, Any]]], solution: S
     return [float(is_accurate(text, truth)) for text, truth in zip(_texts(completions), solution, strict=True)]
 
 
-def format_reward_for(match: Literal["prefix", "full", "bare"]) -> Reward:
+def letter_reward(completions: Sequence[Sequence[dict[str, Any]]], solution: Sequence[str], **_: Any) -> list[float]:
+    """1.0 where a completion gives the letter of the right option, else 0.0, in TRL's form of a reward function."""
+    return [float(gives_letter(text, truth)) for text, truth in zip(_texts(completions), solution, strict=True)]
+
+
+def format_reward_for(match: FormatMatch) -> Reward:
     """The format reward of one code era, in TRL's form of a reward function."""
 
     def format_reward(completions: Sequence[Sequence[dict[str, Any]]], **_: Any) -> list[float]:
         return [float(matches_format(text, match)) for text in _texts(completions)]
 
     return format_reward
+
+
+def reward_functions(recipe: Recipe) -> list[Reward]:
+    """The rewards that a recipe counts, in its order, in TRL's form."""
+    known = {
+        "accuracy": accuracy_reward,
+        "letter": letter_reward,
+        "format": format_reward_for(recipe.factors.format_match.value),
+    }
+    return [known[name] for name in recipe.rewards.value]

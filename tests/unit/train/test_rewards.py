@@ -1,7 +1,17 @@
 import pytest
 
+from r1mm.recipe import Setting
+from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.train import rewards
-from r1mm.train.rewards import accuracy_reward, format_reward_for, is_accurate, matches_format
+from r1mm.train.rewards import (
+    accuracy_reward,
+    format_reward_for,
+    gives_letter,
+    is_accurate,
+    letter_reward,
+    matches_format,
+    reward_functions,
+)
 
 MULTI_LINE = "<think>\nFirst red, second blue.\n</think>\n<answer>\n 2\n</answer>"
 ONE_LINE = "<think>two items</think> <answer>2</answer>"
@@ -9,20 +19,22 @@ BARE = "<answer>2</answer>"
 
 
 @pytest.mark.parametrize(
-    ("text", "prefix", "full"),
+    ("text", "prefix", "start", "full"),
     [
-        (MULTI_LINE, False, True),
-        (ONE_LINE, True, True),
-        (BARE, False, False),
-        (ONE_LINE + " and more", True, False),  # a prefix match lets anything follow
-        ("so: " + ONE_LINE, False, False),
-        ("<think>\nFirst red", False, False),
-        ("<think>a</think>\n\n<answer>\n2\n</answer>", False, True),
-        ("", False, False),
+        (MULTI_LINE, False, True, True),
+        (ONE_LINE, True, True, True),
+        (BARE, False, False, False),
+        (ONE_LINE + " and more", True, True, False),  # a match at the start lets anything follow
+        (MULTI_LINE + "\nand more", False, True, False),
+        ("so: " + ONE_LINE, False, False, False),
+        ("<think>\nFirst red", False, False, False),
+        ("<think>a</think>\n\n<answer>\n2\n</answer>", False, True, True),
+        ("", False, False, False),
     ],
 )
-def test_format_match_of_both_eras(text: str, prefix: bool, full: bool) -> None:
+def test_format_match_of_all_eras(text: str, prefix: bool, start: bool, full: bool) -> None:
     assert matches_format(text, "prefix") is prefix
+    assert matches_format(text, "start") is start
     assert matches_format(text, "full") is full
 
 
@@ -76,3 +88,39 @@ def test_what_math_verify_cannot_work_out_is_not_equal(text: str) -> None:
     # As upstream, whose except clause lets the strings decide: a sampled completion must not end a run.
     assert not is_accurate(text, "<answer> 3 </answer>")
     assert is_accurate("<answer>\uff13</answer>", "<answer>\uff13</answer>")
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("<answer>B</answer>", True),
+        ("<think>\nNot A.\n</think>\n<answer>\n B. red\n</answer>", True),
+        ("<answer>Blue</answer>", True),  # the first character alone counts, as upstream
+        ("<answer>A</answer> <answer>B</answer>", False),  # the first tag does
+        ("<answer>(B)</answer>", False),
+        ("<answer>b</answer>", False),
+        ("B", False),  # no tag, no letter
+        ("<answer> </answer>", False),
+        ("", False),
+    ],
+)
+def test_the_letter_is_upstreams(text: str, right: bool) -> None:
+    assert gives_letter(text, "<answer>B.</answer>") is right
+
+
+def test_where_math_verify_reads_the_answer_the_letter_need_not_be_the_same() -> None:
+    # Upstream asks math-verify first, over the whole completion.
+    assert gives_letter("<think>It is 2.</think> <answer>C</answer>", "<answer> 2 </answer>")
+    assert not gives_letter("<think>It is 3.</think> <answer>C</answer>", "<answer> 2 </answer>")
+
+
+def test_a_recipe_says_which_rewards_count() -> None:
+    recipe = load_recipe(RECIPES / "r1v-clevr-2b" / "recipe.yaml")
+    assert [reward.__name__ for reward in reward_functions(recipe)] == ["accuracy_reward", "format_reward"]
+    letter = recipe.model_copy(
+        update={"rewards": Setting[list[str]](value=["letter"], source="our choice: a test of it")}
+    )
+    assert reward_functions(letter) == [letter_reward]
+    assert letter_reward([[{"content": "<answer>B</answer>"}]] * 2, ["<answer>B.</answer>", "<answer>C.</answer>"]) == [
+        *(1.0, 0.0)
+    ]
