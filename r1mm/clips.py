@@ -10,12 +10,16 @@ wide.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import ProcessorMixin
 
 from r1mm.vision import position_deltas
+
+
+_AS_THEY_COME = {"do_sample_frames": False, "do_resize": False}
 
 
 class _ClipsAsImages(ProcessorMixin):
@@ -30,10 +34,17 @@ class _ClipsAsImages(ProcessorMixin):
             return super().__call__(text=text, **kwargs)
         rows = [row if isinstance(row, list | tuple) else [row] for row in images]
         kwargs["videos"] = [[clip.frames for clip in row] for row in rows]
-        kwargs |= {"do_sample_frames": False, "do_resize": False}
+        kwargs |= _AS_THEY_COME
         made = super().__call__(text=[words.replace(self.image_token, self.video_token) for words in text], **kwargs)
         made["pixel_values"], made["image_grid_thw"] = made.pop("pixel_values_videos"), made.pop("video_grid_thw")
         return made
+
+
+def clip_pixels(processor: Any, clips: Sequence[Any]) -> dict[str, torch.Tensor]:
+    """`pixel_values` (patches, pixels of a patch) and `image_grid_thw` (clips, 3) of clips, named as images'."""
+    frames = [clip.frames for clip in clips]
+    made = processor.video_processor(videos=frames, **_AS_THEY_COME, return_tensors="pt")
+    return {"pixel_values": made["pixel_values_videos"], "image_grid_thw": made["video_grid_thw"]}
 
 
 def clips_as_images(processor: ProcessorMixin) -> None:

@@ -21,12 +21,22 @@ def base_model(job: Job) -> Path:
     return resolve_asset(job.stage_folder("assets"), BASE_MODEL)
 
 
-def training_set(job: Job) -> Any:
-    """The items that GRPO trains on: columns image, problem, solution."""
-    if job.recipe.miniature:
-        from r1mm.data.counting import load_counting
+def made_set(job: Job, name: str) -> Any:
+    """A set that a miniature has made: columns image, problem, solution; an image is a clip in a recipe of clips."""
+    path = job.stage_folder("assets") / f"{name}.parquet"
+    if job.recipe.clips:
+        from r1mm.data.clips_ahead import load_clips, sampling_of
 
-        return load_counting(job.stage_folder("assets") / f"{TRAIN_SET}.parquet")
+        return load_clips([path], sampling_of(job.recipe))
+    from r1mm.data.counting import load_counting
+
+    return load_counting(path)
+
+
+def training_set(job: Job) -> Any:
+    """The items that GRPO trains on: columns image, problem, solution; an image is a clip in a recipe of clips."""
+    if job.recipe.miniature:
+        return made_set(job, TRAIN_SET)
     from r1mm.data.load import load_train
 
     return load_train(job.stage_folder("assets"), job.recipe)
@@ -35,9 +45,7 @@ def training_set(job: Job) -> Any:
 def task_set(job: Job, split: str) -> Any:
     """The items of one task: columns image, problem, solution, item."""
     if job.recipe.miniature:
-        from r1mm.data.counting import load_counting
-
-        loaded = load_counting(job.stage_folder("assets") / f"{job.recipe.tasks[split].items}.parquet")
+        loaded = made_set(job, job.recipe.tasks[split].items)
         return loaded.add_column("item", [f"{split}-{i:06d}" for i in range(len(loaded))])
     from r1mm.data.load import load_task
 

@@ -26,7 +26,7 @@ def load_processor(folder: Path, *, clips: bool = False) -> Any:
 
 
 def prompt_text(processor: Any, prompt: str, *, shown: bool = True) -> str:
-    """What the model is given to read: `prompt` in one user turn, after a placeholder for its image where it is shown."""
+    """What the model is given to read: `prompt` in one user turn, after a placeholder for what is shown with it."""
     turns = conversation(prompt, shown=shown)
     text: str = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     return text
@@ -35,8 +35,8 @@ def prompt_text(processor: Any, prompt: str, *, shown: bool = True) -> str:
 def prompt_lengths(processor: Any, prompts: Iterable[str], sizes: Iterable[tuple[int, int]] | None = None) -> list[int]:
     """Tokens of each prompt with its image's, no pixels made; `sizes` are the images' (width, height) in pixels.
 
-    Without `sizes` the text's alone, its placeholder not counted.  Equal prompts and equal sizes are worked out once: of
-    a large set, both are few different ones.
+    Without `sizes` the text's alone, its placeholder not counted.  Equal prompts and equal sizes are worked out once:
+    of a large set, both are few different ones.
     """
 
     @functools.cache

@@ -12,6 +12,7 @@ from r1mm.errors import BadInput, StageFailed
 from r1mm.inputs import (
     base_model,
     generations,
+    made_set,
     plan_of,
     recorded_outputs,
     task_set,
@@ -128,10 +129,10 @@ def make_assets(job: Job) -> dict[str, FileStamp]:
     """A miniature's sets, sampled, rendered and written; a full recipe's assets, fetched and checked."""
     folder = job.stage_folder("assets")
     if job.recipe.image_size is not None:
-        from r1mm.mini.datasets import render_sets
+        from r1mm.mini.material import material_of
 
         _prepare_libraries(job)
-        render_sets(job.recipe.scenes, job.recipe.image_size.value, folder, cores())
+        material_of(job.recipe).render(job.recipe.scenes, job.recipe.image_size.value, folder, cores())
     else:
         from r1mm.data.assets import fetch_assets
         from r1mm.data.checkpoint import check_processor
@@ -143,9 +144,8 @@ def make_assets(job: Job) -> dict[str, FileStamp]:
 
 def warm_start(job: Job) -> dict[str, FileStamp]:
     """Build the tiny model and teach it both ways of answering."""
-    from r1mm.data.counting import load_counting
-    from r1mm.mini.datasets import PALETTE, read_scenes, warm_start_examples
-    from r1mm.mini.language import build_tokenizer, digit_words
+    from r1mm.clips import carry_clips, clips_as_images
+    from r1mm.mini.material import WARM_START, material_of
     from r1mm.mini.model import build_model, build_processor, save
     from r1mm.train.supervised import train_supervised
 
@@ -154,18 +154,23 @@ def warm_start(job: Job) -> dict[str, FileStamp]:
     assert job.recipe.image_size is not None  # a miniature has one
     settings, prompts = values(job.recipe.warm_start), job.recipe.prompts
     templates = {name: getattr(prompts, name).value for name in ("train", "evaluation", "direct")}
-    tokenizer = build_tokenizer(list(templates.values()), PALETTE)
+    material = material_of(job.recipe)
+    tokenizer = material.tokenizer(list(templates.values()))
     processor = build_processor(tokenizer, job.recipe.image_size.value)
     model = build_model(values(job.recipe.model), tokenizer, job.base_seed)
+    if job.recipe.clips:
+        clips_as_images(processor)
+        carry_clips(model)
     train_supervised(
         model,
         processor,
-        load_counting(assets / "warm-start.parquet"),
-        list(warm_start_examples(read_scenes(assets, "warm-start"), templates, settings, job.base_seed)),
+        made_set(job, WARM_START),
+        list(material.examples(assets, templates, settings, job.base_seed)),
         settings=settings,
-        heavy_words=digit_words(tokenizer),
+        heavy_words=material.heavy_words(tokenizer),
         seed=job.base_seed,
         folder=folder,
+        clips=bool(job.recipe.clips),
     )
     save(model, processor, folder / "model")
     return files_below(folder / "model", job.folder("base")) | {
@@ -195,6 +200,8 @@ def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, st
                 partial=partials / f"{condition}-{split}.partial.jsonl",
                 title=f"{condition}, {split}",
                 device=evaluation_device(job.recipe.miniature),
+                clips=bool(job.recipe.clips),
+                shown=not task.blind,
             )
             name = f"generations/{condition}-{split}.jsonl"
             written[name] = stamp(write_jsonl(job.folder(home) / name, (o.model_dump() for o in outputs)))

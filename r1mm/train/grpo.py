@@ -176,7 +176,7 @@ def build_trainer(
     prompts = recipe.prompts_per_step.value
     if len(dataset) < prompts:
         raise BadInput(f"the training set has {len(dataset)} items, one step needs {prompts}; give a larger set")
-    processor = load_processor(model)
+    processor = load_processor(model, clips=bool(recipe.clips))
     limits = {_EDGES[name]: pixels for name, pixels in values(recipe.processor).items()}
     processor.image_processor.size = dict(processor.image_processor.size) | limits
     longest = recipe.max_prompt_length.value if recipe.max_prompt_length else None
@@ -185,7 +185,7 @@ def build_trainer(
     grouped = recipe.grouped_images.value
     trainer = R1Trainer(
         model=str(model),
-        reward_funcs=[accuracy_reward, format_reward_for(recipe.factors.format_match.value)],
+        reward_funcs=reward_functions(recipe),
         args=grpo_config(recipe, folder, seed, suppressed(processor.tokenizer), layout),
         train_dataset=training_rows(dataset, recipe.prompts.train.value, grouped=grouped),
         processing_class=processor,
@@ -195,6 +195,7 @@ def build_trainer(
         schedule_steps=recipe.schedule_steps.value if recipe.schedule_steps else None,
         longest_prompt=longest,
         grouped_images=grouped,
+        clips=bool(recipe.clips),
     )
     for network in (trainer.model, trainer.ref_model) if grouped else ():
         plain = None if network is None else plain_network(network)

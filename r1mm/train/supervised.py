@@ -19,6 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from r1mm.clips import clip_pixels
 from r1mm.data.counting import Example
 from r1mm.processor import prompt_text
 from r1mm.train.checkpoints import ResumesExactly, train_resumably
@@ -33,18 +34,21 @@ def _decoded(encoded: dict[str, Any]) -> torch.Tensor:
     return decode_image(torch.frombuffer(bytearray(encoded["bytes"]), dtype=torch.uint8), ImageReadMode.RGB)
 
 
+def _decoded_images(dataset: Dataset) -> list[torch.Tensor]:
+    """All images, decoded once, ahead of time, on all cores; no epoch decodes them again."""
+    encoded = dataset.cast_column("image", Image(decode=False))["image"][:]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(_decoded, encoded))
+
+
 class _Collator:
     """Examples to model inputs: prompts as the chat template writes them, loss on the responses alone.
 
-    All images of the miniature have one size, so a prompt's ids, image placeholders included, are made once.
+    All images, or clips, of a miniature have one size, so a prompt's ids, placeholders included, are made once.
     """
 
-    def __init__(self, processor: Qwen2VLProcessor, dataset: Dataset) -> None:
-        self.processor = processor
-        encoded = dataset.cast_column("image", Image(decode=False))["image"][:]
-        # Decoded once, ahead of time, on all cores; no epoch decodes them again.
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            self.pictures = list(pool.map(_decoded, encoded))
+    def __init__(self, processor: Qwen2VLProcessor, pictures: Sequence[Any], clips: bool) -> None:
+        self.processor, self.pictures, self.clips = processor, pictures, clips
         self.prompt_ids = functools.cache(self._prompt_ids)
         self.response_ids = functools.cache(self._response_ids)
 
@@ -58,7 +62,8 @@ class _Collator:
         return [*tokenizer(response)["input_ids"], tokenizer.eos_token_id]
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        pad, image_token = self.processor.tokenizer.pad_token_id, self.processor.image_token_id
+        processor, pad = self.processor, self.processor.tokenizer.pad_token_id
+        placeholder = processor.video_token_id if self.clips else processor.image_token_id
         rows = [(self.prompt_ids(e.prompt), self.response_ids(e.response)) for e in examples]
         longest = max(len(prompt) + len(response) for prompt, response in rows)
         ids = torch.full((len(rows), longest), pad)
@@ -69,13 +74,16 @@ class _Collator:
             ids[row, :end] = torch.tensor(prompt + response)
             labels[row, len(prompt) : end] = torch.tensor(response)
             mask[row, :end] = 1
-        pictures = self.processor.image_processor([self.pictures[e.item] for e in examples], return_tensors="pt")
+        pictures = [self.pictures[example.item] for example in examples]
+        pixels = (
+            clip_pixels(processor, pictures) if self.clips else processor.image_processor(pictures, return_tensors="pt")
+        )
         return {
             "input_ids": ids,
             "attention_mask": mask,
-            "mm_token_type_ids": (ids == image_token).long(),
+            "mm_token_type_ids": (ids == placeholder).long(),
             "labels": labels,
-            **pictures,
+            **pixels,
         }
 
 
@@ -118,8 +126,11 @@ def train_supervised(
     heavy_words: Sequence[str],
     seed: int,
     folder: Path,
+    clips: bool = False,
 ) -> None:
     """Train `model` in place on `examples` over `dataset`'s images; goes on from the newest complete checkpoint.
+
+    `clips`: the images are clips, and `model` and `processor` take them so.
 
     `settings`: fields of TrainingArguments, and `answer_weight`, the weight of each of `heavy_words` in the loss.
     """
@@ -130,7 +141,7 @@ def train_supervised(
         model=model,
         args=supervised_config(settings, folder, seed),
         train_dataset=list(examples),
-        data_collator=_Collator(processor, dataset),
+        data_collator=_Collator(processor, dataset["image"][:] if clips else _decoded_images(dataset), clips),
         token_weights=weights,
     )
     train_resumably(trainer, folder, folder / "metrics.jsonl", "warm start", {"loss": "loss"})
