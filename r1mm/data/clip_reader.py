@@ -1,0 +1,187 @@
+"""Chosen frames of a video file, read with PyAV, whose wheels bring FFmpeg.
+
+A file is listed first: its packets are read without decoding, which tells how many frames there are and when each is
+shown, whatever the header says.  Then the chosen frames are decoded, each from the keyframe before it, one at a time.
+So a file of ten hours takes the memory of a frame and some bytes for each of its frames.
+
+Damage is refused where FFmpeg notices it on the way to a chosen frame; in what nobody looks at it is not looked for.
+"""
+
+import bisect
+import io
+from array import array
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from r1mm.errors import BadInput
+
+# Containers of videos, by FFmpeg's names.  Its other readers (playlists, which open other files; devices; images) have
+# no business here.
+FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+MAX_PIXELS = 8192 * 8192  # of one frame, which then takes 200 MB
+_REMEDY = "replace the clip, or remove the item from the dataset"
+_PLAUSIBLE = 2.0  # a stated rate that is further off than this factor is no average of the frames' times
+
+
+def average_rate(total: int, seconds: float, stated: float) -> float:
+    """Frames a second of `total` frames that are shown for `seconds`.
+
+    What the file states as its average, 0 for nothing, is taken, as upstream's readers do, unless the times say
+    otherwise by more than a factor of two: recordings of browsers state 1000 frames a second.
+    """
+    measured = total / seconds if seconds > 0 else 0.0
+    if stated <= 0 or (measured and not 1 / _PLAUSIBLE <= stated / measured <= _PLAUSIBLE):
+        return measured or 1.0
+    return stated
+
+
+class _Damaged(Exception):
+    """A frame that FFmpeg patched."""
+
+
+class VideoFile:
+    """The frames of an encoded video ({bytes, path}).  What cannot be read raises BadInput, which names `where`."""
+
+    total: int  # frames
+    rate: float  # frames a second, on average
+
+    def __init__(self, encoded: Any, where: str) -> None:
+        data, path = (encoded.get("bytes"), encoded.get("path")) if isinstance(encoded, dict) else (None, None)
+        self._where = where if data or not path else f"{where} ({path})"
+        if data is None and path and Path(path).is_file():
+            self._source: bytes | str = str(path)
+            empty = Path(path).stat().st_size == 0
+        elif data is None:
+            raise self._refused(f"has no clip: neither bytes nor a file at {path!r}")
+        else:
+            self._source, empty = data, len(data) == 0
+        if empty:
+            raise self._refused("has an empty clip of 0 bytes")
+        self._stamps, self._keys = array("q"), array("q")
+        try:
+            self._list()
+        except (av.FFmpegError, _Damaged) as error:
+            raise self._refused(f"has a clip that cannot be read: {error}") from error
+        if not self.total:
+            raise self._refused("has a clip without a single frame")
+
+    def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray[Any, Any]]:
+        """The frames of ascending, distinct `indices`, one by one: (H, W, 3) uint8, RGB, upright."""
+        taken = 0
+        if self._stamps:
+            taken = yield from self._by_seeking([self._stamps[i] for i in indices])
+        if taken < len(indices):
+            yield from self._in_order(indices[taken:])
+
+    def _refused(self, reason: str) -> BadInput:
+        return BadInput(f"{self._where} {reason}; {_REMEDY}")
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        """The container and its stream of pictures."""
+        source = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
+        with av.open(source, options={"format_whitelist": FORMATS}) as container:
+            streams = [
+                each for each in container.streams.video if not each.disposition & av.stream.Disposition.attached_pic
+            ]
+            if not streams:
+                kinds = ", ".join(sorted({each.type for each in container.streams})) or "nothing"
+                raise self._refused(f"has a clip without moving pictures (it holds {kinds})")
+            stream = streams[0]
+            if stream.width * stream.height > MAX_PIXELS:
+                raise self._refused(f"has a clip of {stream.width} x {stream.height} pixels, more than {MAX_PIXELS:,}")
+            # Frames are decoded side by side with other clips, in threads of ours.
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), "threads": "1"}
+            yield container, stream
+
+    def _list(self) -> None:
+        """Fill in the number of frames, their rate, and the times at which they, and keyframes, are shown."""
+        with self._opened() as (container, stream):
+            # An mp4 lists its frames one by one; what other containers list are some, or none.
+            indexed = len(stream.index_entries) if "mp4" in container.format.name else 0
+            read, timed, duration = 0, True, 0
+            for packet in container.demux(stream):
+                if packet.size == 0:
+                    continue
+                read += 1
+                if packet.is_corrupt:
+                    raise _Damaged(f"frame {read} of {indexed or 'unknown'} is cut off or damaged")
+                if packet.is_discard:  # outside the part that is to be shown
+                    continue
+                if packet.pts is None:
+                    timed = False
+                    continue
+                self._stamps.append(packet.pts)
+                duration = packet.duration or duration
+                if packet.is_keyframe:
+                    self._keys.append(packet.pts)
+            if read < indexed:
+                raise _Damaged(f"the file ends after {read} of {indexed} frames")
+            stated = float(stream.average_rate or 0)
+            if not timed:
+                self._stamps = self._keys = array("q")
+                self.total = sum(1 for _ in self._decoded(None))
+                self.rate = stated or 1.0
+                return
+            self._stamps, self._keys = array("q", sorted(self._stamps)), array("q", sorted(self._keys))
+            self.total = len(self._stamps)
+            length = self._stamps[-1] - self._stamps[0] + duration if self.total else 0
+            self.rate = average_rate(self.total, float(length * stream.time_base), stated)
+
+    def _decoded(self, opened: tuple[Any, Any] | None) -> Iterator[Any]:
+        """Decoded frames from where a container stands, or of the file from its start."""
+        if opened is None:
+            with self._opened() as container_and_stream:
+                yield from self._decoded(container_and_stream)
+            return
+        container, stream = opened
+        for packet in container.demux(stream):
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise _Damaged(f"the frame at {frame.time} s is damaged")
+                yield frame
+
+    def _by_seeking(self, stamps: Sequence[int]) -> Generator[np.ndarray[Any, Any], None, int]:
+        """Frames of these times, as far as seeking finds precisely them; their number."""
+        with self._opened() as opened:
+            container, stream = opened
+            frames, last = self._decoded(opened), self._stamps[0]
+            for taken, stamp in enumerate(stamps):
+                before = bisect.bisect_right(self._keys, stamp)
+                try:
+                    if before and self._keys[before - 1] > last:
+                        container.seek(self._keys[before - 1], stream=stream)
+                        frames = self._decoded(opened)
+                    frame = next((each for each in frames if each.pts is None or each.pts >= stamp), None)
+                except (av.FFmpegError, _Damaged):
+                    return taken  # of the file, or of where seeking landed: decoding in order tells
+                if frame is None or frame.pts != stamp:
+                    return taken
+                last = stamp
+                yield _pixels(frame)
+        return len(stamps)
+
+    def _in_order(self, indices: Sequence[int]) -> Iterator[np.ndarray[Any, Any]]:
+        """Frames of these indices, found by decoding all before them."""
+        frames = enumerate(self._decoded(None))
+        try:
+            at, frame = next(frames, (-1, None))
+            for index in indices:
+                # A packet may show nothing of its own (VP8 has such): then the next that is shown stands for it.
+                while frame is not None and (frame.pts < self._stamps[index] if self._stamps else at < index):
+                    at, frame = next(frames, (at, None))
+                if frame is None:
+                    raise self._refused(f"has a clip that ends after {at + 1} of {self.total} frames")
+                yield _pixels(frame)
+        except (av.FFmpegError, _Damaged) as error:
+            raise self._refused(f"has a clip that does not decode: {error}") from error
+
+
+def _pixels(frame: Any) -> np.ndarray[Any, Any]:
+    """(H, W, 3) uint8, turned as the file says: phones film on their side."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
