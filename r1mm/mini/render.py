@@ -7,6 +7,7 @@ picture. Not here: shadows of objects on objects, mirror images, textures.
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 import zlib
@@ -18,26 +19,22 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from r1mm.mini.rays import FAR, Components, Floats, interval, unit_normals
+
 if TYPE_CHECKING:
     from r1mm.mini.scenes import Appearance, Camera, Scene, SceneObject
 
 PICTURE_SIZE = 112
 MATERIALS = ("rubber", "metal")
 
-Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-Components = tuple[Floats, Floats, Floats]
 Window = tuple[slice, slice]
+Place = tuple[float, float]
 
 # Two rays per pixel and axis: the coarsest grid whose edges look smooth at 112 pixels.
 _RAYS_PER_PIXEL = 2
-_FAR = np.float32(np.inf)
 _NEAREST = np.float32(1e-3)
-# Keeps rays that run exactly along a face or an axis from dividing by zero.
-_TINY = np.float32(1e-12)
 _SKY_RGB = np.array([0.93, 0.95, 1.0], np.float32)
-# Where a unit cylinder or cone counts as its flat end; float32 is good to about 1e-5 here.
-_CAP = np.float32(0.999)
 _CORNER_SIGNS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)
 
 
@@ -110,6 +107,56 @@ class _Part:
     corners: Floats
 
 
+class _Canvas:
+    """What is drawn so far: per ray its depth (R, R) and colour (3, R, R), per pixel the ground and its shadows."""
+
+    def __init__(self, scene: Scene, size: int) -> None:
+        self.scene, self.size, rays = scene, size, size * _RAYS_PER_PIXEL
+        self.view = view_of(scene["appearance"]["camera"])
+        self.depth = np.full((rays, rays), FAR, np.float32)
+        self.colors = np.zeros((3, rays, rays), np.float32)
+        self.windows: list[Window] = []
+        self.x, self.y, self.brightness = _lit_ground(scene["appearance"], self.view, size)
+        self.shadow = np.zeros_like(self.x)
+
+    def add(self, parts: Sequence[_Part]) -> None:
+        """Trace parts and their shadows, in place."""
+        look = self.scene["appearance"]
+        rays = len(self.depth)
+        windows = _windows(self.view, [part.corners for part in parts], rays)
+        for part, window in zip(parts, windows, strict=True):
+            origin, directions = _unit_rays(part, self.view, window, rays)
+            near, far = interval(part.kind, origin, directions)
+            hits = np.flatnonzero((near < far) & (near > 0) & (near < self.depth[window]))
+            places = hits // near.shape[1] * (rays - near.shape[1]) + (hits + window[0].start * rays + window[1].start)
+            distance, toward = near.ravel()[hits], np.stack([component.ravel()[hits] for component in directions])
+            normals = part.to_unit.T @ unit_normals(part.kind, np.stack(origin)[:, None] + distance * toward)
+            normals /= np.linalg.norm(normals, axis=0)
+            sight = np.matmul(np.linalg.inv(part.to_unit), toward, dtype=np.float32)
+            sight /= np.linalg.norm(sight, axis=0)
+            rgb = np.array(look["objects"][part.owner]["rgb"], np.float32)
+            shades = _shade(rgb, self.scene["objects"][part.owner]["material"], normals, sight, look)
+            for layer, values in zip((self.depth, *self.colors), (distance, *shades), strict=True):
+                layer.ravel()[places] = values
+        self.windows += windows
+        _cast_shadows(self.shadow, self.x, self.y, np.array(look["light"]["direction"], np.float32), self.view, parts)
+
+    def with_parts(self, parts: Sequence[_Part]) -> _Canvas:
+        """A canvas with these parts as well; this one stays as it is."""
+        whole = copy.copy(self)
+        whole.depth, whole.colors, whole.shadow = self.depth.copy(), self.colors.copy(), self.shadow.copy()
+        whole.windows = [*self.windows]
+        whole.add(parts)
+        return whole
+
+    def picture(self) -> Pixels:
+        """What is drawn, (size, size, 3)."""
+        ground = np.array(self.scene["appearance"]["ground_rgb"], np.float32)[:, None, None]
+        picture = ground * (self.brightness * (1 - 0.55 * _softened(self.shadow)))
+        _lay_over(picture, self.colors, self.depth, self.windows)
+        return np.stack(list(np.minimum(picture * 255 + 0.5, 255).astype(np.uint8)), axis=-1)
+
+
 def view_of(camera: Camera) -> View:
     """The view of a camera; ValueError where it stands at or below the ground or straight above its target."""
     along_x, along_y, along_z = (t - p for t, p in zip(camera["target"], camera["position"], strict=True))
@@ -138,11 +185,11 @@ def pixel_coverage(scene: Scene, size: int = PICTURE_SIZE) -> list[Coverage]:
     """
     parts = _check_and_place(scene, size)
     view = view_of(scene["appearance"]["camera"])
-    depth = np.full((size, size), _FAR, np.float32)
+    depth = np.full((size, size), FAR, np.float32)
     alone = np.zeros((len(scene["objects"]), size, size), bool)
     front = np.full((size, size), len(alone))
     for part, window in zip(parts, _windows(view, [part.corners for part in parts], size), strict=True):
-        near, far = _interval(part.kind, *_unit_rays(part, view, window, size))
+        near, far = interval(part.kind, *_unit_rays(part, view, window, size))
         hit = (near < far) & (near > 0)
         alone[part.owner][window] |= hit
         hit &= near < depth[window]
@@ -157,31 +204,33 @@ def render(scene: Scene, size: int = PICTURE_SIZE) -> Pixels:
 
     Raises ValueError for a scene or size that cannot be drawn.
     """
-    parts = _check_and_place(scene, size)
-    look = scene["appearance"]
-    view = view_of(look["camera"])
-    picture = _draw_ground(look, view, parts, size)
+    picture: Pixels = render_clip(scene, {}, 1, size)[0]
+    return picture
 
-    rays = size * _RAYS_PER_PIXEL
-    depth = np.full((rays, rays), _FAR, np.float32)
-    colors = np.zeros((3, rays, rays), np.float32)
-    windows = _windows(view, [part.corners for part in parts], rays)
-    for part, window in zip(parts, windows, strict=True):
-        origin, directions = _unit_rays(part, view, window, rays)
-        near, far = _interval(part.kind, origin, directions)
-        hits = np.flatnonzero((near < far) & (near > 0) & (near < depth[window]))
-        places = hits // near.shape[1] * (rays - near.shape[1]) + (hits + window[0].start * rays + window[1].start)
-        distance, toward = near.ravel()[hits], np.stack([component.ravel()[hits] for component in directions])
-        normals = part.to_unit.T @ _unit_normals(part.kind, np.stack(origin)[:, None] + distance * toward)
-        normals /= np.linalg.norm(normals, axis=0)
-        sight = np.matmul(np.linalg.inv(part.to_unit), toward, dtype=np.float32)
-        sight /= np.linalg.norm(sight, axis=0)
-        rgb = np.array(look["objects"][part.owner]["rgb"], np.float32)
-        shades = _shade(rgb, scene["objects"][part.owner]["material"], normals, sight, look)
-        for layer, values in zip((depth, *colors), (distance, *shades), strict=True):
-            layer.ravel()[places] = values
-    _lay_over(picture, colors, depth, windows)
-    return np.stack(list(np.minimum(picture * 255 + 0.5, 255).astype(np.uint8)), axis=-1)
+
+def render_clip(scene: Scene, paths: Mapping[int, Sequence[Place]], frames: int, size: int = PICTURE_SIZE) -> Pixels:
+    """Draw a scene in which some objects move -> (frames, size, size, 3) uint8 RGB.
+
+    `paths` has, by an object's index, where it stands on the ground in each frame. What stands still is traced once;
+    each frame has the very pixels of `render` with the objects put there.
+    Raises ValueError for a scene or size that cannot be drawn, and for a path that is not `frames` long.
+    """
+    parts = _check_and_place(scene, size)
+    for mover, path in paths.items():
+        if not 0 <= mover < len(scene["objects"]) or len(path) != frames:
+            raise ValueError(
+                f"object {mover} has a path of {len(path)} places; a clip of {frames} frames of "
+                f"{len(scene['objects'])} objects needs one place per frame, for objects that it has"
+            )
+    canvas = _Canvas(scene, size)
+    canvas.add([part for part in parts if part.owner not in paths])
+    if not paths:
+        return np.stack([canvas.picture()] * frames)
+    pictures = []
+    for frame in range(frames):
+        moved = [part for mover, path in sorted(paths.items()) for part in _moved(scene, mover, path[frame])]
+        pictures.append(canvas.with_parts(moved).picture())
+    return np.stack(pictures)
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -222,6 +271,12 @@ def _check_and_place(scene: Scene, size: int) -> list[_Part]:
     if light["direction"][2] <= 0:
         raise ValueError(f"light comes from {light['direction']}; its z must be above 0, for the lamp hangs above")
     return [part for owner, item in enumerate(objects) for part in _parts(owner, item, looks[owner]["radius"])]
+
+
+def _moved(scene: Scene, owner: int, place: Place) -> list[_Part]:
+    item = scene["objects"][owner].copy()
+    item["3d_coords"] = [*place, item["3d_coords"][2]]
+    return _parts(owner, item, scene["appearance"]["objects"][owner]["radius"])
 
 
 def _parts(owner: int, item: SceneObject, radius: float) -> list[_Part]:
@@ -268,64 +323,6 @@ def _unit_rays(part: _Part, view: View, window: Window, size: int) -> tuple[Comp
     return (origin[0], origin[1], origin[2]), (x, y, z)
 
 
-def _interval(kind: str, origin: Components, direction: Components) -> tuple[Floats, Floats]:
-    """Where rays enter and leave a primitive in its unit form (all within -1..1); it is missed where near >= far."""
-    (ox, oy, oz), (dx, dy, dz) = origin, direction
-    if kind == "ellipsoid":
-        return _roots(dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz, ox * ox + oy * oy + oz * oz - 1)
-    near, far = _slab(oz, dz)
-    if kind == "box":
-        sides = [_slab(ox, dx), _slab(oy, dy)]
-    elif kind == "cylinder":
-        sides = [_roots(dx * dx + dy * dy, ox * dx + oy * dy, ox * ox + oy * oy - 1)]
-    else:
-        sides = [_cone_side(origin, direction)]
-    for side_near, side_far in sides:
-        near, far = np.maximum(near, side_near), np.minimum(far, side_far)
-    return near, far
-
-
-def _slab(origin: Floats, direction: Floats) -> tuple[Floats, Floats]:
-    inverse = np.reciprocal(direction + _TINY)
-    middle, half = -origin * inverse, np.abs(inverse)
-    return middle - half, middle + half
-
-
-def _roots(a: Floats, b: Floats, c: Floats) -> tuple[Floats, Floats]:
-    """Both roots of a t^2 + 2 b t + c; where there are none, near is infinite."""
-    a = a + _TINY
-    square = b * b - a * c
-    root, scale = np.sqrt(np.maximum(square, 0)), np.reciprocal(a)
-    return np.where(square > 0, (-b - root) * scale, _FAR), (root - b) * scale
-
-
-def _cone_side(origin: Components, direction: Components) -> tuple[Floats, Floats]:
-    """Rays against the endless cone of radius (1 - z) / 2 under its tip at z = 1."""
-    (ox, oy, oz), (dx, dy, dz) = origin, direction
-    below, fall = (1 - oz) * 0.5, -dz * 0.5
-    a, b = dx * dx + dy * dy - fall * fall, ox * dx + oy * dy - below * fall
-    first, second = _roots(a, b, ox * ox + oy * oy - below * below)
-    # A ray steeper than the cone's side (a < 0, roots swapped) crosses the mirror cone above the tip as well: coming
-    # down it stays inside after its later root, going up until its earlier one.
-    steep, down = a < 0, dz < 0
-    return np.where(steep & ~down, -_FAR, first), np.where(steep & down, _FAR, second)
-
-
-def _unit_normals(kind: str, points: Floats) -> Floats:
-    """Outward normals (3, K), of any length, at points (3, K) on a primitive in its unit form."""
-    if kind == "ellipsoid":
-        return points
-    if kind == "box":
-        sizes = np.abs(points)
-        return np.where(sizes == sizes.max(axis=0), points, 0)
-    x, y, z = points
-    if kind == "cylinder":
-        cap, slope = np.abs(z) > _CAP, 0
-    else:
-        cap, slope = z < -_CAP, (1 - z) * 0.25
-    return np.stack([np.where(cap, 0, x), np.where(cap, 0, y), np.where(cap, z, slope)])
-
-
 def _shade(rgb: Floats, material: str, normals: Floats, sight: Floats, look: Appearance) -> Floats:
     """Colours (3, K), at most 1, of points with unit normals (3, K) seen along unit rays (3, K)."""
     ambient, strength = look["light"]["ambient"], look["light"]["strength"]
@@ -351,8 +348,8 @@ def _shade(rgb: Floats, material: str, normals: Floats, sight: Floats, look: App
     return metal
 
 
-def _draw_ground(look: Appearance, view: View, parts: Sequence[_Part], size: int) -> Floats:
-    """The lit ground with the shadows of all parts, (3, size, size) in about 0..1."""
+def _lit_ground(look: Appearance, view: View, size: int) -> Components:
+    """Ground points (x, y) seen by each pixel, and how brightly the lamp lights them, each (size, size)."""
     u, v = _steps(size), -_steps(size)[:, None]
     # All ground in a row of the picture is equally deep. Rows at or above the horizon take the farthest ground.
     middle = view.axes[:, 0] + v * view.axes[:, 2]
@@ -361,22 +358,23 @@ def _draw_ground(look: Appearance, view: View, parts: Sequence[_Part], size: int
     lamp = np.array(look["light"]["direction"], np.float32)
     off_x, off_y = x - 2 * lamp[0], y - 2 * lamp[1]
     falloff = 0.72 + 0.4 / (1 + (off_x * off_x + off_y * off_y) * np.float32(1 / 60))
-    brightness = look["light"]["ambient"] + look["light"]["strength"] * lamp[2] * falloff
-    brightness *= 1 - 0.55 * _ground_shadow(x, y, lamp, view, parts)
-    ground: Floats = np.array(look["ground_rgb"], np.float32)[:, None, None] * brightness
-    return ground
+    return x, y, look["light"]["ambient"] + look["light"]["strength"] * lamp[2] * falloff
 
 
-def _ground_shadow(x: Floats, y: Floats, lamp: Floats, view: View, parts: Sequence[_Part]) -> Floats:
-    """The share of the lamp that objects hide from ground points (x, y), (size, size), softened by a pixel."""
-    shadow = np.zeros_like(x)
+def _cast_shadows(shadow: Floats, x: Floats, y: Floats, lamp: Floats, view: View, parts: Sequence[_Part]) -> None:
+    """Mark the ground points (x, y) from which parts hide the lamp by 1 in `shadow`, all (size, size), in place."""
     fallen = [part.corners - part.corners[:, 2:] / lamp[2] * lamp for part in parts]
     for part, window in zip(parts, _windows(view, fallen, len(x)), strict=True):
         away_x, away_y = x[window] - part.center[0], y[window] - part.center[1]
         start_x, start_y, start_z = (m[0] * away_x + m[1] * away_y - m[2] * part.center[2] for m in part.to_unit)
         toward = part.to_unit @ lamp + np.float32(1e-9)
-        near, far = _interval(part.kind, (start_x, start_y, start_z), (toward[0], toward[1], toward[2]))
+        near, far = interval(part.kind, (start_x, start_y, start_z), (toward[0], toward[1], toward[2]))
         shadow[window][(near < far) & (far > 0)] = 1
+
+
+def _softened(shadow: Floats) -> Floats:
+    """A shadow whose edge is a pixel wide."""
+    shadow = shadow.copy()
     shadow[:, 1:-1] = (shadow[:, :-2] + shadow[:, 1:-1] + shadow[:, 2:]) / 3
     shadow[1:-1] = (shadow[:-2] + shadow[1:-1] + shadow[2:]) / 3
     return shadow
@@ -392,7 +390,7 @@ def _lay_over(picture: Floats, colors: Floats, depth: Floats, windows: Sequence[
     empty, total = np.zeros(region.shape[1:], np.float32), np.zeros_like(region)
     for row, column in np.ndindex(step, step):
         rays = (slice(top * step + row, bottom * step, step), slice(left * step + column, right * step, step))
-        empty += depth[rays] == _FAR
+        empty += depth[rays] == FAR
         total += colors[:, *rays]
     region *= empty * (1 / step**2)
     region += total * (1 / step**2)

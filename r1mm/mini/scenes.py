@@ -15,11 +15,11 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from r1mm.mini.rays import Floats
 from r1mm.mini.render import (
     MATERIALS,
     PICTURE_SIZE,
     SOLIDS,
-    Floats,
     View,
     bounding_corners,
     pixel_coverage,
@@ -32,8 +32,8 @@ MIN_VISIBLE_SHARE = 0.6
 
 _SCENE_ATTEMPTS = 400
 _PLACE_ATTEMPTS = 24
-_PLACE_EXTENT = 4.2
-_GAP_BETWEEN = 0.3
+PLACE_EXTENT = 4.2
+GAP_BETWEEN = 0.3
 _PICTURE_MARGIN = 1.5
 # A gray object on gray ground must still differ from it: Euclidean distance of RGB in 0..1.
 _MIN_CONTRAST = 0.24
@@ -215,7 +215,7 @@ def sample_scene(world: World, count: int, rng: np.random.Generator, image_filen
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 1 <= count <= MAX_OBJECTS:
         raise ValueError(f"count is {count!r}; pass an integer from 1 to {MAX_OBJECTS}")
     for _ in range(_SCENE_ATTEMPTS):
-        appearance = _sample_appearance(world, rng)
+        appearance = sample_appearance(world, rng)
         objects = _place_objects(world, int(count), appearance, rng)
         if objects is None:
             continue
@@ -231,7 +231,7 @@ def sample_scene(world: World, count: int, rng: np.random.Generator, image_filen
     )
 
 
-def _sample_appearance(world: World, rng: np.random.Generator) -> Appearance:
+def sample_appearance(world: World, rng: np.random.Generator) -> Appearance:
     """Ground, light and camera of a scene that has no objects yet."""
     ground = np.array(world.grounds[rng.integers(len(world.grounds))]) / 255
     ground = np.clip(ground * rng.uniform(*world.ground_tone) + rng.uniform(*world.ground_tint, 3), 0, 1)
@@ -264,7 +264,7 @@ def _place_objects(
 ) -> list[SceneObject] | None:
     """Objects with a place each, their looks appended to `appearance`; None where one found no place."""
     view = view_of(appearance["camera"])
-    colors = _contrasting_colors(world, appearance["ground_rgb"])
+    colors = contrasting_colors(world, appearance["ground_rgb"])
     sizes = list(world.sizes.items())
     objects: list[SceneObject] = []
     taken: list[tuple[float, float, float]] = []
@@ -291,7 +291,8 @@ def _place_objects(
     return objects
 
 
-def _contrasting_colors(world: World, ground_rgb: list[float]) -> list[str]:
+def contrasting_colors(world: World, ground_rgb: list[float]) -> list[str]:
+    """The names of a world's colours that stand out from a ground.  Raises ValueError where none does."""
     ground = np.array(ground_rgb)
     names = [n for n, rgb in world.colors.items() if np.linalg.norm(np.array(rgb) / 255 - ground) >= _MIN_CONTRAST]
     if not names:
@@ -310,13 +311,13 @@ def _find_place(
     rng: np.random.Generator,
 ) -> bool:
     """Write a free place inside the picture into `item` and `taken` (x, y, footprint); False where none was found."""
-    reach = _footprint(item["shape"]) * radius
+    reach = footprint(item["shape"]) * radius
     at_origin = bounding_corners(item, radius)
     height = float(at_origin[:, 2].max())
-    places = rng.uniform(-_PLACE_EXTENT, _PLACE_EXTENT, (_PLACE_ATTEMPTS, 2))
-    inside = _inside_picture(at_origin, places, view)
+    places = rng.uniform(-PLACE_EXTENT, PLACE_EXTENT, (_PLACE_ATTEMPTS, 2))
+    inside = inside_picture(at_origin, places, view)
     for x, y in places[inside].tolist():
-        if all((x - a) ** 2 + (y - b) ** 2 >= (reach + other + _GAP_BETWEEN) ** 2 for a, b, other in taken):
+        if all((x - a) ** 2 + (y - b) ** 2 >= (reach + other + GAP_BETWEEN) ** 2 for a, b, other in taken):
             item["3d_coords"] = [x, y, height / 2]
             depth, pixel_x, pixel_y = view.project(np.array(item["3d_coords"], np.float32)).tolist()
             item["pixel_coords"] = [pixel_x, pixel_y, depth]
@@ -325,7 +326,7 @@ def _find_place(
     return False
 
 
-def _inside_picture(corners: Floats, places: npt.NDArray[np.float64], view: View) -> npt.NDArray[np.bool_]:
+def inside_picture(corners: Floats, places: npt.NDArray[np.float64], view: View) -> npt.NDArray[np.bool_]:
     """Which places (N, 2) keep an object with these corners (K, 3) around the origin inside the picture, (N,)."""
     moved = np.repeat(corners[None], len(places), axis=0)
     moved[:, :, :2] += places[:, None].astype(np.float32)
@@ -336,7 +337,7 @@ def _inside_picture(corners: Floats, places: npt.NDArray[np.float64], view: View
 
 
 @cache
-def _footprint(shape: str) -> float:
+def footprint(shape: str) -> float:
     """Radius of the circle on the ground around a solid, in units of the object's radius."""
     reach = 0.0
     for piece in SOLIDS[shape]:
