@@ -2,16 +2,16 @@
 
 import json
 import multiprocessing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from r1mm.data.counting import Example, write_counting
 from r1mm.data.prompts import QUESTIONS
-from r1mm.mini.language import broken_answer, direct_answer, thinking_answer
+from r1mm.mini.language import cut_short, direct_answer, thinking_answer
 from r1mm.mini.render import encode_png, render
 from r1mm.mini.scenes import CLEVR_LIKE, SUPERCLEVR_LIKE, Scene, World, sample_scene
 from r1mm.processes import die_with_parent
@@ -21,6 +21,14 @@ from r1mm.rundir import write_text
 
 WORLDS: dict[str, World] = {world.name: world for world in (CLEVR_LIKE, SUPERCLEVR_LIKE)}
 PALETTE = tuple(CLEVR_LIKE.colors)
+
+
+class Lesson(NamedTuple):
+    """A question and what the two ways of answering say to it."""
+
+    question: str
+    direct: str
+    thinking: str
 
 
 def _make_item(job: tuple[str, int, int, str, int, int]) -> tuple[Scene, bytes]:
@@ -68,21 +76,37 @@ def warm_start_examples(
     direct answer with `direct_share_early`, after `switch_at` of training with `direct_share_late`; else a thinking
     answer, whose count is that of distinct colours, and of which `broken_share` break off.
     """
-    rng = np.random.default_rng(seed)
-    total = settings["max_steps"] * settings["per_device_train_batch_size"]
-    order = np.concatenate([rng.permutation(len(scenes)) for _ in range(-(-total // len(scenes)))])[:total]
-    for position, item in enumerate(order.tolist()):
+
+    def ask(item: int, rng: np.random.Generator) -> Lesson:
         colors = [thing["color"] for thing in scenes[item]["objects"]]
         question = QUESTIONS["train" if rng.random() < 0.5 else "evaluation"]
+        return Lesson(question, direct_answer(len(colors)), thinking_answer(colors, PALETTE))
+
+    return examples_of(ask, len(scenes), templates, settings, seed)
+
+
+def examples_of(
+    ask: Callable[[int, np.random.Generator], Lesson],
+    items: int,
+    templates: dict[str, str],
+    settings: dict[str, Any],
+    seed: int,
+) -> Iterator[Example]:
+    """The examples of `warm_start_examples`, of whatever `ask` asks about an item's index."""
+    rng = np.random.default_rng(seed)
+    total = settings["max_steps"] * settings["per_device_train_batch_size"]
+    order = np.concatenate([rng.permutation(items) for _ in range(-(-total // items))])[:total]
+    for position, item in enumerate(order.tolist()):
+        question, direct, thinking = ask(item, rng)
         if rng.random() < settings["direct_prompt_share"]:
-            yield Example(item, templates["direct"].format(question=question), direct_answer(len(colors)))
+            yield Example(item, templates["direct"].format(question=question), direct)
             continue
         late = position >= settings["switch_at"] * total
         template = templates["train" if rng.random() < 0.5 else "evaluation"]
         if rng.random() < settings["direct_share_late" if late else "direct_share_early"]:
-            response = direct_answer(len(colors))
+            response = direct
         elif rng.random() < settings["broken_share"]:
-            response = broken_answer(colors, PALETTE, rng)
+            response = cut_short(thinking, rng)
         else:
-            response = thinking_answer(colors, PALETTE)
+            response = thinking
         yield Example(item, template.format(question=question), response)

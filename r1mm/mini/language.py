@@ -74,7 +74,11 @@ def thinking_answer(colors: Sequence[str], palette: Sequence[str]) -> str:
 
 def broken_answer(colors: Sequence[str], palette: Sequence[str], rng: np.random.Generator) -> str:
     """A thinking answer that breaks off before its answer, as 45 of upstream's 200 base outputs do."""
-    whole = thinking_answer(colors, palette)
+    return cut_short(thinking_answer(colors, palette), rng)
+
+
+def cut_short(whole: str, rng: np.random.Generator) -> str:
+    """A thinking answer as far as the end of its thoughts, or of what they say, by chance."""
     end = whole.index(".\n")
     return whole[:end] if rng.random() < 0.5 else whole[: whole.index("\n<answer>")]
 
@@ -84,26 +88,34 @@ def digit_words(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     return sorted(word for word in tokenizer.get_vocab() if word.strip().isdigit())
 
 
-def _phrases(templates: Iterable[str]) -> list[str]:
-    """The parts of the prompts that never vary: between tags, the questions, the system prompt; longest first."""
+def fixed_parts(templates: Iterable[str]) -> set[str]:
+    """The parts of the prompts' templates that never vary: what stands between tags and `{question}`."""
     parts = {part for template in templates for part in re.split(_TAGS + r"|\{question\}", template)}
-    phrases = {part for part in parts if part.strip()} | {SYSTEM_PROMPT, *QUESTIONS.values()}
-    return sorted(phrases, key=lambda phrase: (-len(phrase), phrase))  # in one order, however a set is hashed
+    return {part for part in parts if part.strip()}
 
 
 def build_tokenizer(templates: Sequence[str], palette: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer of words that covers the chat template, the prompts and both ways of answering, to the blank.
+    """The counting miniature's tokenizer: its chat template, prompts and both ways of answering, to the blank.
 
-    `templates` hold `{question}`.  A phrase of the prompts is one token, as a learned vocabulary of this size would
-    have it: a prompt is 42 tokens instead of 71.  Decoding joins the words as they are, so that text survives the
-    round trip.
+    `templates` hold `{question}`.  A prompt is 42 tokens instead of the 71 that its words would be.
     """
-    roles = "system\nuser\nassistant\n" + SYSTEM_PROMPT
     prompts = [template.format(question=question) for template in templates for question in QUESTIONS.values()]
     colors = "".join(f" {color}" for color in palette)
     digits = "".join(f"{digit} {digit}" for digit in range(LARGEST_COUNT))
-    texts = [roles, *prompts, thinking_answer(palette, palette), direct_answer(1), colors, digits]
-    pieces = "|".join([*map(re.escape, _phrases(templates)), _WORDS])
+    texts = [*prompts, thinking_answer(palette, palette), direct_answer(1), colors, digits]
+    return tokenizer_of(fixed_parts(templates) | set(QUESTIONS.values()), texts)
+
+
+def tokenizer_of(phrases: Iterable[str], texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of words that covers the chat template and `texts`, to the blank.
+
+    Each of `phrases` is one token, as a learned vocabulary of this size would have it.  Decoding joins the words as
+    they are, so that text survives the round trip.
+    """
+    # Longest first, and in one order, however a set is hashed.
+    longest_first = sorted({SYSTEM_PROMPT, *phrases}, key=lambda phrase: (-len(phrase), phrase))
+    texts = ["system\nuser\nassistant\n" + SYSTEM_PROMPT, *texts]
+    pieces = "|".join([*map(re.escape, longest_first), _WORDS])
     splitter = pre_tokenizers.Split(Regex(pieces), behavior="isolated")
     words = sorted({piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)})
     vocabulary = {word: i for i, word in enumerate([*SPECIAL_TOKENS, "<unk>", *words])}
