@@ -1,0 +1,157 @@
+"""The video miniature's sets: films drawn, encoded and written as datasets of clips; the warm start's examples.
+
+A set has the columns of open-r1-video-4k, with the clip itself beside its path.
+"""
+
+import io
+import json
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from datasets import Dataset, Features, Value
+
+from r1mm.data.counting import Example
+from r1mm.mini.choices import (
+    KINDS,
+    Asked,
+    Kind,
+    ask,
+    choice_of,
+    direct_answer,
+    kinds_for,
+    sample_asked,
+    thinking_answer,
+)
+from r1mm.mini.datasets import Lesson, examples_of
+from r1mm.mini.motion import FRAMES, WORLDS, draw_film
+from r1mm.mini.render import Pixels
+from r1mm.processes import die_with_parent
+from r1mm.progress import progress_bar
+from r1mm.rundir import make_folder, write_text
+
+# Two frames a second, as upstream samples: what is drawn is what is seen.
+RATE = 2
+
+FEATURES = Features(
+    {
+        "video": {"bytes": Value("binary"), "path": Value("string")},
+        "item": Value("string"),
+        **dict.fromkeys(("problem", "solution", "original_question", "original_answer"), Value("string")),
+    }
+)
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """A set of films: `items` of them in a world, asked questions of `kinds` in turn, with `solids` (fewest, most).
+
+    Raises ValueError for what no set can have.
+    """
+
+    world: str
+    items: int
+    kinds: Sequence[Kind]
+    seed: int
+    solids: tuple[int, int] = (2, 4)
+    frames: int = FRAMES
+
+    def __post_init__(self) -> None:
+        if self.world not in WORLDS:
+            raise ValueError(f"world is {self.world!r}; use one of {sorted(WORLDS)}")
+        if self.items < 1:
+            raise ValueError(f"items is {self.items}; pass 1 or more")
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            raise ValueError(f"kinds are {list(self.kinds)}; name at least one of {list(KINDS)}")
+
+
+def encode_mp4(frames: Pixels, rate: int = RATE) -> bytes:
+    """An mp4 of (T, H, W, 3) uint8 RGB frames, H and W even, at `rate` frames per second; the same bytes every time."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        # One thread, because how a picture is split among threads changes the bytes.
+        options = {"preset": "veryfast", "crf": "16", "threads": "1", "bf": "0"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _make_item(job: tuple[ClipSet, int, str, int]) -> tuple[Asked, bytes]:
+    settings, index, filename, size = job
+    # A generator per item: the same bytes however the work is split over processes.
+    rng = np.random.default_rng([settings.seed, index])
+    kinds = list(settings.kinds)
+    asked = sample_asked(
+        WORLDS[settings.world],
+        kinds[index % len(kinds)],
+        index // len(kinds),
+        rng,
+        solids=settings.solids,
+        filename=filename,
+        frames=settings.frames,
+        size=size,
+    )
+    return asked, encode_mp4(draw_film(asked["film"], size))
+
+
+def render_clip_sets(sets: Mapping[str, ClipSet], frame_size: int, folder: Path, workers: int) -> None:
+    """Write `<name>.parquet` (columns FEATURES) and `<name>_films.json` (a list of `Asked`) to `folder` for each set.
+
+    Items are independent of their order and of `workers`.
+    """
+    make_folder(folder)
+    # Forked, not from the fork server: the workers are to end with this process, and need nothing it does not have.
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
+        for name, settings in sets.items():
+            jobs = [(settings, i, f"{name}_{i:06d}.mp4", frame_size) for i in range(settings.items)]
+            found = pool.map(_make_item, jobs, chunksize=32)
+            made = list(progress_bar(found, total=len(jobs), desc=f"film {name}", unit="clip"))
+            rows = [_row(asked, encoded) for asked, encoded in made]
+            Dataset.from_list(rows, features=FEATURES).to_parquet(folder / f"{name}.parquet")
+            write_text(folder / f"{name}_films.json", json.dumps([asked for asked, _ in made]))
+
+
+def _row(asked: Asked, encoded: bytes) -> dict[str, Any]:
+    choice, name = choice_of(asked), asked["film"]["scene"]["image_filename"]
+    return {
+        "video": {"bytes": encoded, "path": name},
+        "item": name.removesuffix(".mp4"),
+        "problem": choice.problem,
+        "solution": choice.solution,
+        "original_question": f"<video>\n{choice.problem}\nPlease answer with the letter of the right option.",
+        "original_answer": f"{choice.letter}. {choice.answer}",
+    }
+
+
+def read_films(folder: Path, name: str) -> list[Asked]:
+    """The films of a set and what was asked about them, in the order of its items."""
+    films: list[Asked] = json.loads((folder / f"{name}_films.json").read_text())
+    return films
+
+
+def choice_examples(
+    films: Sequence[Asked], templates: dict[str, str], settings: dict[str, Any], seed: int
+) -> Iterator[Example]:
+    """The warm start's examples in training order; templates, settings and shares as `warm_start_examples` has them.
+
+    Whenever a film comes up it is asked anew, with other options in another order: the question that it has in its set
+    is one of many.
+    """
+    kinds = sorted({asked["kind"] for asked in films})
+
+    def teach(item: int, rng: np.random.Generator) -> Lesson:
+        film, fitting = films[item]["film"], kinds_for(films[item], kinds)
+        choice = ask(film, fitting[rng.integers(len(fitting))], rng)
+        return Lesson(choice.problem, direct_answer(choice.letter), thinking_answer(film, choice))
+
+    return examples_of(teach, len(films), templates, settings, seed)

@@ -1,0 +1,246 @@
+"""Short films of solids on the ground, some of which move: what the video miniature is asked about.
+
+A film is a scene and the straight paths of its movers; its pixels are a pure function of it.  No two solids of a film
+have one colour, so that a colour names one of them.
+`WORLDS` are the counting miniature's two worlds with solids large enough for 56 pixels and with six colours of the same
+*names* in both: what is asked for must have a word that the model knows, so the world out of distribution has other
+solids, grounds and shades of these colours, not other colours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from r1mm.mini.render import Pixels, Place, View, bounding_corners, pixel_coverage, render_clip, view_of
+from r1mm.mini.scenes import (
+    CLEVR_LIKE,
+    GAP_BETWEEN,
+    PLACE_EXTENT,
+    SUPERCLEVR_LIKE,
+    Appearance,
+    ObjectAppearance,
+    Scene,
+    SceneObject,
+    World,
+    contrasting_colors,
+    footprint,
+    inside_picture,
+    sample_appearance,
+)
+
+FRAMES = 8
+FRAME_SIZE = 56
+# As seen: the camera stands on the side of -y and looks along +y.
+DIRECTIONS: Mapping[str, Place] = {"left": (-1, 0), "right": (1, 0), "towards": (0, -1), "away": (0, 1)}
+
+# A mover's way on the ground, in CLEVR's units (the picture is about 8 wide), and how far it may lean from its
+# direction, in degrees: far from the 45 at which two directions would meet.
+_TRAVEL = (2.6, 4.0)
+_LEAN = (-20.0, 20.0)
+_FILM_ATTEMPTS = 400
+_PLACE_ATTEMPTS = 24
+# Each solid shows this share of its pixels, and a few of them, in the first, the middle and the last frame.
+_MIN_VISIBLE_SHARE = 0.6
+_MIN_VISIBLE_PIXELS = 12
+
+Places = npt.NDArray[np.float64]
+
+_SIZES = {"small": 0.75, "large": 1.0}
+WORLDS: dict[str, World] = {
+    "clevr-like": replace(
+        CLEVR_LIKE,
+        # Without gray and brown: at 56 pixels, after a video codec, one is ground and the other is red in the shade.
+        colors={name: rgb for name, rgb in CLEVR_LIKE.colors.items() if name not in ("gray", "brown")},
+        sizes=_SIZES,
+    ),
+    "superclevr-like": replace(
+        SUPERCLEVR_LIKE,
+        colors={
+            "red": (215, 60, 70),
+            "blue": (25, 50, 150),
+            "green": (40, 150, 70),
+            "purple": (165, 80, 215),
+            "cyan": (95, 225, 235),
+            "yellow": (230, 200, 30),
+        },
+        sizes=_SIZES,
+    ),
+}
+PALETTE = tuple(WORLDS["clevr-like"].colors)
+
+
+class Mover(TypedDict):
+    """What moves: the object's index in the scene, its direction as seen, and its place on the ground per frame."""
+
+    object: int
+    direction: str
+    path: list[Place]
+
+
+class Film(TypedDict):
+    """A scene as it is in the first frame, what moves in it, and the number of frames.  JSON-serializable."""
+
+    scene: Scene
+    movers: list[Mover]
+    frames: int
+
+
+def sample_film(
+    world: World,
+    colors: Sequence[str],
+    directions: Sequence[str],
+    rng: np.random.Generator,
+    *,
+    filename: str = "",
+    frames: int = FRAMES,
+    size: int = FRAME_SIZE,
+) -> Film:
+    """Sample a film with one solid per colour, of which the first move, one per direction.
+
+    Every solid stands apart from the others all the time, lies wholly inside the picture, and is seen.  What is asked
+    for never gives way to chance: all else is sampled anew until it fits.  Depends on `rng` alone.
+    Raises ValueError for what cannot be filmed, and where the world has no room for such a film.
+    """
+    _check_wishes(world, colors, directions, frames)
+    for _ in range(_FILM_ATTEMPTS):
+        appearance = sample_appearance(world, rng)
+        if not set(colors) <= set(contrasting_colors(world, appearance["ground_rgb"])):
+            continue
+        film = _place_solids(world, colors, directions, appearance, frames, rng)
+        if film is None:
+            continue
+        film["scene"]["image_filename"] = filename
+        if all(_all_seen(film, frame, size) for frame in sorted({0, frames // 2, frames - 1})):
+            return film
+    raise ValueError(
+        f"world {world.name!r} has no room for {len(colors)} solids of which {len(directions)} move in "
+        f"{_FILM_ATTEMPTS} attempts with the sizes {dict(world.sizes)}; ask for fewer solids or give smaller radii"
+    )
+
+
+def draw_film(film: Film, size: int = FRAME_SIZE) -> Pixels:
+    """All frames of a film, (frames, size, size, 3) uint8 RGB.  Raises ValueError for what cannot be drawn."""
+    return render_clip(film["scene"], {m["object"]: m["path"] for m in film["movers"]}, film["frames"], size)
+
+
+def scene_at(film: Film, frame: int) -> Scene:
+    """The scene as it is in one frame."""
+    scene = film["scene"]
+    objects = list(scene["objects"])
+    for mover in film["movers"]:
+        moved = objects[mover["object"]].copy()
+        moved["3d_coords"] = [*mover["path"][frame], moved["3d_coords"][2]]
+        objects[mover["object"]] = moved
+    return Scene(image_filename=scene["image_filename"], objects=objects, appearance=scene["appearance"])
+
+
+def _check_wishes(world: World, colors: Sequence[str], directions: Sequence[str], frames: int) -> None:
+    unknown = sorted(set(colors) - set(world.colors)) + sorted(set(directions) - set(DIRECTIONS))
+    if unknown:
+        raise ValueError(
+            f"world {world.name!r} has no {unknown[0]!r}; colours are {sorted(world.colors)}, "
+            f"directions are {sorted(DIRECTIONS)}"
+        )
+    if len(set(colors)) != len(colors) or not len(directions) <= len(colors):
+        raise ValueError(
+            f"colors are {list(colors)} and directions {list(directions)}; name each colour once, and at most as many "
+            "directions as colours"
+        )
+    if frames < 2:
+        raise ValueError(f"frames is {frames}; nothing moves in fewer than 2")
+
+
+def _place_solids(
+    world: World,
+    colors: Sequence[str],
+    directions: Sequence[str],
+    appearance: Appearance,
+    frames: int,
+    rng: np.random.Generator,
+) -> Film | None:
+    """A film of solids with a place or a way each, their looks appended to `appearance`; None where one found none."""
+    view = view_of(appearance["camera"])
+    sizes = list(world.sizes.items())
+    film = Film(scene=Scene(image_filename="", objects=[], appearance=appearance), movers=[], frames=frames)
+    taken: list[tuple[Places, float]] = []
+    for index, color in enumerate(colors):  # the movers first, for they need the most room
+        size, radius = sizes[rng.integers(len(sizes))]
+        radius *= rng.uniform(*world.size_jitter)
+        rgb = np.clip(np.array(world.colors[color]) / 255 + rng.uniform(*world.color_jitter, 3), 0, 1)
+        item = SceneObject(
+            {
+                "size": size,
+                "color": color,
+                "material": world.materials[rng.integers(len(world.materials))],
+                "shape": world.shapes[rng.integers(len(world.shapes))],
+                "rotation": rng.uniform(0, 360),
+                "3d_coords": [0.0, 0.0, 0.0],
+                "pixel_coords": [0.0, 0.0, 0.0],
+            }
+        )
+        direction = directions[index] if index < len(directions) else None
+        path = _find_path(item, radius, direction, view, taken, frames, rng)
+        if path is None:
+            return None
+        depth, pixel_x, pixel_y = view.project(np.array(item["3d_coords"], np.float32)).tolist()
+        item["pixel_coords"] = [pixel_x, pixel_y, depth]
+        film["scene"]["objects"].append(item)
+        appearance["objects"].append(ObjectAppearance(rgb=rgb.tolist(), radius=radius))
+        if direction is not None:
+            film["movers"].append(Mover(object=index, direction=direction, path=path))
+    return film
+
+
+def _find_path(
+    item: SceneObject,
+    radius: float,
+    direction: str | None,
+    view: View,
+    taken: list[tuple[Places, float]],
+    frames: int,
+    rng: np.random.Generator,
+) -> list[Place] | None:
+    """Places (frames) of a free straight way inside the picture, its start written into `item`; None without one.
+
+    `taken` holds the ways (frames, 2) and footprints of the solids before it, and gets this one's.
+    """
+    reach = footprint(item["shape"]) * radius
+    corners = bounding_corners(item, radius)
+    starts = rng.uniform(-PLACE_EXTENT, PLACE_EXTENT, (_PLACE_ATTEMPTS, 2))
+    ways = np.zeros_like(starts)
+    if direction is not None:
+        lean = np.deg2rad(rng.uniform(*_LEAN, _PLACE_ATTEMPTS))
+        (x, y), cos, sin = DIRECTIONS[direction], np.cos(lean), np.sin(lean)
+        ways = np.stack([x * cos - y * sin, x * sin + y * cos], axis=1)
+        ways *= rng.uniform(*_TRAVEL, (_PLACE_ATTEMPTS, 1))
+    inside = inside_picture(corners, starts, view) & inside_picture(corners, starts + ways, view)
+    shares = np.linspace(0, 1, frames)[:, None]
+    for start, way in zip(starts[inside], ways[inside], strict=True):
+        path = start + shares * way
+        if all(_least_distance(path, other) >= reach + far + GAP_BETWEEN for other, far in taken):
+            taken.append((path, reach))
+            item["3d_coords"] = [*path[0].tolist(), float(corners[:, 2].max()) / 2]
+            return [(float(x), float(y)) for x, y in path]
+    return None
+
+
+def _least_distance(path: Places, other: Places) -> float:
+    """How close two solids come that go evenly along (frames, 2) and (frames, 2)."""
+    apart, turn = path[0] - other[0], (path[-1] - path[0]) - (other[-1] - other[0])
+    speed = float(turn @ turn)
+    nearest = min(max(-float(apart @ turn) / speed, 0.0), 1.0) if speed else 0.0
+    return math.hypot(*(apart + nearest * turn))
+
+
+def _all_seen(film: Film, frame: int, size: int) -> bool:
+    return all(
+        shown.visible >= _MIN_VISIBLE_PIXELS * (size / FRAME_SIZE) ** 2
+        and shown.visible >= _MIN_VISIBLE_SHARE * shown.whole
+        for shown in pixel_coverage(scene_at(film, frame), size)
+    )

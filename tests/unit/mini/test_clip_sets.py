@@ -1,0 +1,109 @@
+"""Sets of clips are written as open-r1-video-4k has them, from real mp4 files that a decoder reads."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from r1mm.mini.choices import KINDS, LETTERS, choice_of
+from r1mm.mini.clip_sets import ClipSet, choice_examples, encode_mp4, read_films, render_clip_sets
+from r1mm.mini.motion import FRAME_SIZE, FRAMES, draw_film
+
+SETS = {
+    "train": ClipSet("clevr-like", 12, KINDS, seed=1),
+    "ood": ClipSet("superclevr-like", 6, ("color",), seed=2, solids=(3, 4)),
+}
+TEMPLATES = {"train": "{question} train", "evaluation": "{question} evaluation", "direct": "{question} direct"}
+SHARES = {
+    "direct_prompt_share": 0.2,
+    "direct_share_early": 0.8,
+    "direct_share_late": 0.2,
+    "switch_at": 0.5,
+    "broken_share": 0.1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("clips")
+    render_clip_sets(SETS, FRAME_SIZE, made, workers=2)
+    return made
+
+
+def rows_of(folder: Path, name: str) -> Dataset:
+    return Dataset.from_parquet(str(folder / f"{name}.parquet"), cache_dir=str(folder / "cache"))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_has_a_clip_a_question_and_its_letter_per_item(folder: Path, name: str) -> None:
+    rows, films = rows_of(folder, name), read_films(folder, name)
+    assert len(rows) == len(films) == SETS[name].items
+    assert len(set(rows["item"])) == len(rows)
+    for i, (row, asked) in enumerate(zip(rows, films, strict=True)):
+        choice = choice_of(asked)
+        assert choice.kind == SETS[name].kinds[i % len(SETS[name].kinds)]
+        assert (row["problem"], row["solution"]) == (choice.problem, choice.solution)
+        assert row["original_answer"] == f"{choice.letter}. {choice.answer}"
+        assert choice.problem in row["original_question"]
+        assert SETS[name].solids[0] <= len(asked["film"]["scene"]["objects"]) <= SETS[name].solids[1]
+
+
+def test_the_clip_shows_the_film(folder: Path) -> None:
+    for row, asked in zip(rows_of(folder, "ood"), read_films(folder, "ood"), strict=True):
+        with av.open(io.BytesIO(row["video"]["bytes"])) as container:
+            stream = container.streams.video[0]
+            assert stream.average_rate == 2
+            decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+        drawn = draw_film(asked["film"])
+        assert decoded.shape == (FRAMES, FRAME_SIZE, FRAME_SIZE, 3)
+        # Colour at half resolution and a lossy codec: off by a few of 255 on average, and it moves when the film does.
+        assert np.abs(decoded.astype(int) - drawn).mean() < 6
+        moved = np.abs(np.diff(decoded.astype(int), axis=0)).max(axis=(1, 2, 3))
+        assert moved.min() > 40
+
+
+def test_sets_do_not_depend_on_the_number_of_workers(folder: Path, tmp_path: Path) -> None:
+    render_clip_sets({"train": SETS["train"]}, FRAME_SIZE, tmp_path, workers=1)
+    assert (tmp_path / "train_films.json").read_bytes() == (folder / "train_films.json").read_bytes()
+    assert [row["video"] for row in rows_of(tmp_path, "train")] == [row["video"] for row in rows_of(folder, "train")]
+
+
+def test_the_same_frames_give_the_same_bytes(folder: Path) -> None:
+    drawn = draw_film(read_films(folder, "train")[0]["film"])
+    assert encode_mp4(drawn) == encode_mp4(drawn)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [({"world": "mars"}, "world is 'mars'"), ({"items": 0}, "items is 0"), ({"kinds": ["size"]}, "kinds are")],
+)
+def test_what_no_set_can_have_is_refused(change: dict[str, object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        ClipSet(**{"world": "clevr-like", "items": 1, "kinds": KINDS, "seed": 0} | change)  # type: ignore[arg-type]
+
+
+def test_warm_start_examples_ask_anew_and_keep_the_shares(folder: Path) -> None:
+    films = read_films(folder, "train")
+    settings = SHARES | {"max_steps": 50, "per_device_train_batch_size": 60}
+    examples = list(choice_examples(films, TEMPLATES, settings, seed=1))
+    assert examples == list(choice_examples(films, TEMPLATES, settings, seed=1))
+    assert len(examples) == 3000
+    asking_to_think = [e for e in examples if not e.prompt.endswith("direct")]
+    assert 1 - len(asking_to_think) / 3000 == pytest.approx(0.2, abs=0.02)
+    for part, share in ((examples[:1500], 0.8), (examples[1500:], 0.2)):
+        thinking = [e for e in part if not e.prompt.endswith("direct")]
+        direct = [e for e in thinking if e.response.startswith("<answer>")]
+        assert len(direct) / len(thinking) == pytest.approx(share, abs=0.04)
+    assert {e.response for e in examples if e.prompt.endswith("direct")} == {f"<answer>{c}</answer>" for c in LETTERS}
+    for item in (0, 1):  # made for colour and for direction: asked for either, each time with other options
+        prompts = {e.prompt for e in examples if e.item == item}
+        assert len(prompts) > 60
+        assert {prompt.split("\n")[0] for prompt in prompts} == {
+            "What colour is the solid that moves?",
+            "In which direction does the solid move?",
+        }
