@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from r1mm.verbs import assets, fidelity, ledger, machine, plan, recipes, runs
+from r1mm.verbs import assets, fidelity, ledger, machine, plan, questions, recipes, runs
 from r1mm.verbs.common import EXIT_STATUSES
 
 OVERVIEW = f"""r1mm re-runs a published R1-style result on a vision-language model and says with statistics
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--json", action="store_true", help="print one JSON object instead of text")
         return made
 
-    for module in (runs, recipes, ledger, plan, assets, fidelity, machine):
+    for module in (runs, recipes, ledger, plan, assets, questions, fidelity, machine):
         module.add(verb)
     return parser
 

@@ -168,7 +168,53 @@ class ArchiveAsset(Strict):
     source: Source
 
 
-Asset = Annotated[ModelAsset | DatasetAsset | FileAsset | ArchiveAsset, Field(discriminator="kind")]
+class ClipsAsset(Strict):
+    """Questions about clips: one JSON-lines `file` of a dataset on the hub, with problem, solution and video in a line.
+
+    The clips that it names lie in the asset `videos`.
+    """
+
+    kind: Literal["clips"]
+    repo: str
+    revision: Revision
+    file: str
+    videos: str
+    sha256: Sha256 | None = None
+    rows: Annotated[int, Field(gt=0)] | None = None
+    licence: str
+    source: Source
+
+
+class VideosAsset(Strict):
+    """Clips of a dataset on the hub; only those that `items`, an asset of questions, names are fetched."""
+
+    kind: Literal["videos"]
+    repo: str
+    revision: Revision
+    items: str
+    licence: str
+    source: Source
+
+
+class RepositoryAsset(Strict):
+    """Files of a dataset on the hub as they are, for a tool that reads them itself.  `files` are patterns (`*.json`).
+
+    Without `revision` the one found first is recorded, and a later one that differs is refused.
+    """
+
+    kind: Literal["repository"]
+    repo: str
+    revision: Revision | None = None
+    files: Annotated[list[str], Field(min_length=1)]
+    rows: Annotated[int, Field(gt=0)] | None = None
+    licence: str
+    source: Source
+
+
+Asset = Annotated[
+    ModelAsset | DatasetAsset | FileAsset | ArchiveAsset | ClipsAsset | VideosAsset | RepositoryAsset,
+    Field(discriminator="kind"),
+]
 
 
 class Task(Strict):
@@ -236,8 +282,7 @@ class Recipe(Strict):
         value=True, source="our choice: an image is encoded once per group; loss and gradient are TRL's to rounding"
     )
     options: dict[str, Variant] = {}
-    # Of a recipe whose items are clips: how frames are taken from them (fps, frames, min_pixels, max_pixels), and what
-    # becomes of one that cannot be decoded (undecodable: stop, skip).
+    # Where items are clips: how frames are taken, and what becomes of one that cannot be decoded (stop, skip).
     clips: dict[str, Setting[Any]] = {}
     rewards: Setting[list[Reward]] = Setting[list[Reward]](
         value=["accuracy", "format"], source="Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py (both, summed)"
@@ -279,9 +324,14 @@ class Recipe(Strict):
         for needed in (TRAIN_SET, *(() if self.miniature else (BASE_MODEL,))):
             if needed not in known:
                 raise ValueError(f"there is no {needed!r} among {', '.join(known)}")
+        refers = {"archive": ("items", "file"), "videos": ("items", "clips"), "clips": ("videos", "videos")}
         for name, asset in self.assets.items():
-            if asset.kind == "archive" and asset.items not in self.assets:
-                raise ValueError(f"asset {name} names {asset.items!r}, which is none of {', '.join(self.assets)}")
+            if asset.kind in refers:
+                field, kind = refers[asset.kind]
+                other = getattr(asset, field)
+                if other not in self.assets or self.assets[other].kind != kind:
+                    there = [known for known, one in self.assets.items() if one.kind == kind]
+                    raise ValueError(f"asset {name} names {other!r}, which is no {kind} asset ({', '.join(there)})")
         return self
 
     @model_validator(mode="after")

@@ -149,9 +149,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file.  BadInput names the file and line that is not one."""
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # At line feeds alone: JSON texts may hold the other characters that `splitlines` takes for ends of lines.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
+    if lines == [""]:
+        return []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)

@@ -6,14 +6,16 @@ The front door of this room for what a run needs of a full recipe's assets.
 import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Literal
 from urllib.parse import quote, urlparse
 
 from r1mm.data.access import Access, access_from_environment
 from r1mm.data.archive import unpack_images
 from r1mm.data.checkpoint import check_checkpoint
+from r1mm.data.clip_sets import wanted_clips
 from r1mm.data.download import download
-from r1mm.data.load import check_images, check_rows, load_task, load_train, prompt_rows
-from r1mm.data.local import Found, local_archive, local_dataset, local_file, local_model
+from r1mm.data.load import check_images, check_rows, check_solution, load_task, load_train, prompt_rows
+from r1mm.data.local import Found, local_archive, local_dataset, local_file, local_model, local_repository
 from r1mm.data.pointers import (
     ASSET_FILE,
     Fetched,
@@ -27,9 +29,21 @@ from r1mm.data.pointers import (
     size_text,
     write_pointer,
 )
-from r1mm.data.selection import image_key, model_files, split_shards
+from r1mm.data.questions import match_clips, read_questions
+from r1mm.data.selection import image_key, matching_files, model_files, split_shards
 from r1mm.errors import BadInput
-from r1mm.recipe import ArchiveAsset, Asset, DatasetAsset, FileAsset, ModelAsset, Recipe, digest
+from r1mm.recipe import (
+    ArchiveAsset,
+    Asset,
+    ClipsAsset,
+    DatasetAsset,
+    FileAsset,
+    ModelAsset,
+    Recipe,
+    RepositoryAsset,
+    VideosAsset,
+    digest,
+)
 from r1mm.rundir import make_folder, sha256_file, stamp, write_bytes
 
 __all__ = ["Fetched", "fetch_assets", "load_task", "load_train", "read_fetched", "resolve_asset"]
@@ -43,16 +57,30 @@ def _wanted_images(folder: Path, asset: ArchiveAsset) -> list[str]:
     return list(dict.fromkeys(image_key(row["image_path"], f"{path}:{i}") for i, row in prompt_rows(path)))
 
 
-def _from_hub(folder: Path, asset: ModelAsset | DatasetAsset, access: Access, pins: Pins) -> Found:
+# What the hub's repositories hold, and what of them is wanted.
+_Hosted = ModelAsset | DatasetAsset | ClipsAsset | VideosAsset | RepositoryAsset
+
+
+def _choice(folder: Path, asset: _Hosted) -> Callable[[list[str]], list[str]]:
+    what = f"{'model' if isinstance(asset, ModelAsset) else 'dataset'} {origin_of(asset)}"
+    if isinstance(asset, ModelAsset):
+        return lambda names: model_files(names, what)
+    if isinstance(asset, DatasetAsset):
+        return lambda names: split_shards(names, asset.split, what)
+    if isinstance(asset, VideosAsset):
+        wanted = wanted_clips(folder, asset.items)
+        return lambda names: sorted(set(match_clips(wanted, names, what).values()))
+    return lambda names: matching_files(names, [asset.file] if isinstance(asset, ClipsAsset) else asset.files, what)
+
+
+def _from_hub(folder: Path, asset: _Hosted, access: Access, pins: Pins) -> Found:
     from r1mm.data.hub import Wanted, fetch_repository
 
-    def choose(names: list[str]) -> list[str]:
-        if isinstance(asset, ModelAsset):
-            return model_files(names, f"model {asset.repo}@{asset.revision[:7]}")
-        return split_shards(names, asset.split, f"dataset {asset.repo}@{asset.revision[:7]}")
-
     sha256 = asset.sha256 if isinstance(asset, ModelAsset) else {}
-    got = fetch_repository(Wanted(asset.kind, asset.repo, asset.revision, choose, sha256), access, pins)
+    if isinstance(asset, ClipsAsset) and asset.sha256:
+        sha256 = {asset.file: asset.sha256}
+    kind: Literal["model", "dataset"] = "model" if isinstance(asset, ModelAsset) else "dataset"
+    got = fetch_repository(Wanted(kind, asset.repo, asset.revision, _choice(folder, asset), sha256), access, pins)
     return Found(got.folder, got.files, got.stamps, {"revision": got.revision}, None)
 
 
@@ -110,6 +138,10 @@ def _find(folder: Path, name: str, asset: Asset, access: Access, pins: Pins) -> 
         return local_model(access.local, name, asset) if access.local else _from_hub(folder, asset, access, pins)
     if isinstance(asset, DatasetAsset):
         return local_dataset(access.local, name, asset) if access.local else _from_hub(folder, asset, access, pins)
+    if isinstance(asset, ClipsAsset | VideosAsset | RepositoryAsset):
+        if access.local:
+            return local_repository(access.local, name, asset, _choice(folder, asset))
+        return _from_hub(folder, asset, access, pins)
     if isinstance(asset, FileAsset):
         return (
             local_file(access.local, name, asset, folder / name)
@@ -122,17 +154,28 @@ def _find(folder: Path, name: str, asset: Asset, access: Access, pins: Pins) -> 
     return _downloaded_archive(folder, name, asset, keys, access, pins)
 
 
+def _check_questions(path: Path) -> int:
+    """The number of questions.  BadInput names a line that is none."""
+    questions = read_questions(path)
+    for number, question in enumerate(questions, 1):
+        check_solution(question.solution, f"{path}:{number}")
+    return len(questions)
+
+
 def _check(name: str, asset: Asset, found: Found, recipe: Recipe, local: bool) -> str | None:
     """Look into what was found; why it is not known to be the pinned asset, or None.  BadInput where it is unusable."""
     if isinstance(asset, ModelAsset):
         check_checkpoint(found.root)
-    elif isinstance(asset, DatasetAsset):
-        rows = check_rows(list(found.files.values()), f"dataset {asset.repo}")
+    elif isinstance(asset, DatasetAsset | ClipsAsset):
+        paths = list(found.files.values())
+        is_clips = isinstance(asset, ClipsAsset)
+        rows = _check_questions(paths[0]) if is_clips else check_rows(paths, f"dataset {asset.repo}")
         if asset.rows not in (None, rows):
             if not local:
                 raise BadInput(
-                    f"asset {name}: {asset.repo} has {rows} rows in split {asset.split!r}, the recipe says "
-                    f"{asset.rows}; correct the split or the number in the recipe"
+                    f"asset {name}: {asset.repo} has {rows} rows"
+                    f"{'' if isinstance(asset, ClipsAsset) else f' in split {asset.split!r}'}, the recipe says "
+                    f"{asset.rows}; correct the {'file' if is_clips else 'split'} or the number in the recipe"
                 )
             return f"it has {rows} rows, {asset.repo}@{asset.revision[:7]} has {asset.rows}"
     elif isinstance(asset, ArchiveAsset):
@@ -188,8 +231,8 @@ def fetch_assets(recipe: Recipe, folder: Path, say: Say, access: Access | None =
     make_folder(folder)
     pins = Pins(folder)
     done: dict[str, Fetched] = {}
-    # Archives last: which of their images are wanted stands in other assets.
-    order = sorted(recipe.assets.items(), key=lambda item: item[1].kind == "archive")
+    # Archives and clips last: what is wanted of them stands in other assets.
+    order = sorted(recipe.assets.items(), key=lambda item: item[1].kind in ("archive", "videos"))
     for number, (name, asset) in enumerate(order, 1):
         head = f"asset {number}/{len(order)} {name} ({origin_of(asset)}; licence: {asset.licence})"
         kept = _kept(folder, name, asset, access)

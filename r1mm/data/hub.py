@@ -40,11 +40,14 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a repository: `choose` picks the wanted of its file names, or raises BadInput."""
+    """What is asked of a repository: `choose` picks the wanted of its file names, or raises BadInput.
+
+    Without `revision` it is the one found first.
+    """
 
     kind: Kind
     repo: str
-    revision: str
+    revision: str | None
     choose: Callable[[list[str]], list[str]]
     sha256: Mapping[str, str]
 
@@ -120,6 +123,8 @@ def _cached_snapshots(wanted: Wanted, access: Access) -> dict[str, Path]:
 
 def _full_revision(api: HfApi, wanted: Wanted, access: Access, pins: Pins) -> str:
     """The full form of a revision, agreed with what was found on first contact."""
+    if wanted.revision is None:
+        return _first_revision(api, wanted, access, pins)
     key = f"{wanted.title}@{wanted.revision}"
     if _FULL.fullmatch(wanted.revision):
         return wanted.revision
@@ -142,6 +147,26 @@ def _full_revision(api: HfApi, wanted: Wanted, access: Access, pins: Pins) -> st
     if not access.offline or pins.get(key):
         pins.agree(key, found[0])
     return found[0]
+
+
+def _first_revision(api: HfApi, wanted: Wanted, access: Access, pins: Pins) -> str:
+    """The revision recorded on first contact; without a record the newest, or offline the only one in the cache."""
+    known = pins.get(wanted.title)
+    if known is None and access.offline:
+        cached = sorted(_cached_snapshots(wanted, access))
+        if len(cached) != 1:
+            raise BadInput(
+                f"{wanted.title}: the recipe names no revision, and the hub's cache ({access.hub_cache}) has "
+                f"{', '.join(cached) or 'none'}; fetch it once with a network"
+            )
+        known = cached[0]
+    if known is None:
+        info = _patiently(lambda: api.repo_info(wanted.repo, repo_type=wanted.kind), wanted, access)
+        if not info.sha:
+            raise BadInput(f"{wanted.title}: {access.hub} names no revision of it; check HF_ENDPOINT")
+        known = info.sha
+    pins.agree(wanted.title, known)
+    return known
 
 
 def _git_sha1(path: Path) -> str:

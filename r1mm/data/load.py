@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, Value
 
+from r1mm.data.clip_sets import load_clips
 from r1mm.data.counting import is_count, read_parquet, solution_text
 from r1mm.data.images import check_header, decode_image, decode_lazily
 from r1mm.data.pointers import asset_files, resolve_asset
@@ -133,11 +134,13 @@ def _from_parquet(folder: Path, name: str, prefix: str) -> Dataset:
 
 
 def load_train(folder: Path, recipe: Recipe) -> Dataset:
-    """The set a full recipe trains on: image (decoded when read), problem, solution, item.
+    """The set a full recipe trains on: image (decoded when read), problem, solution, item; of clips as `load_clips`.
 
     `folder` is the assets stage's.  Raises BadInput where files are missing or changed; the rows were looked through
     when the set was fetched.
     """
+    if recipe.assets[TRAIN_SET].kind == "clips":
+        return load_clips(folder, recipe, TRAIN_SET, TRAIN_SET)
     return decode_lazily(_from_parquet(folder, TRAIN_SET, TRAIN_SET))
 
 
@@ -183,6 +186,11 @@ def load_task(folder: Path, recipe: Recipe, task_name: str) -> Dataset:
     solution is not of the task's form.
     """
     task = recipe.tasks[task_name]
+    if task.lmms is not None:
+        raise BadInput(f"task {task_name} is lmms-eval's {task.lmms}, which brings its own items")
+    if recipe.assets[task.items].kind == "clips":
+        clips = load_clips(folder, recipe, task.items, task_name)
+        return clips if task.limit is None else clips.select(range(min(task.limit, len(clips))))
     if recipe.assets[task.items].kind == "file":
         return decode_lazily(_from_prompts(folder, recipe, task_name))
     dataset = _from_parquet(folder, task.items, task_name)

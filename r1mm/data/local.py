@@ -1,7 +1,7 @@
 """R1MM_ASSETS: assets out of a local folder that is laid out as upstream's are, without network.
 
     DIR/models/<owner>/<name>/             a checkpoint as the hub has it
-    DIR/datasets/<owner>/<name>/           parquet files, in any folder below
+    DIR/datasets/<owner>/<name>/           parquet files, in any folder below; questions and clips as the hub has them
     DIR/files/<owner>/<repository>/<path>  a file of upstream's repository
     DIR/archives/<name of the zip file>    or DIR/archives/<that name without .zip>/, unpacked
 
@@ -9,6 +9,7 @@ Nothing is copied but what comes out of a zip file.  What is not known to be wha
 same, and says so.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
@@ -19,7 +20,15 @@ from r1mm.data.pointers import Pins
 from r1mm.data.selection import match_images, model_files, split_shards
 from r1mm.errors import BadInput
 from r1mm.progress import progress_bar
-from r1mm.recipe import ArchiveAsset, DatasetAsset, FileAsset, ModelAsset
+from r1mm.recipe import (
+    ArchiveAsset,
+    ClipsAsset,
+    DatasetAsset,
+    FileAsset,
+    ModelAsset,
+    RepositoryAsset,
+    VideosAsset,
+)
 from r1mm.rundir import FileStamp, sha256_file, stamp, write_bytes
 
 _WORTH_A_BAR = 500 << 20  # bytes that take a second or more to hash
@@ -91,6 +100,24 @@ def local_dataset(local: Path, name: str, asset: DatasetAsset) -> Found:
     files = {file: folder / file for file in split_shards(_names(folder), asset.split, f"{folder}")}
     why = f"no sha256 of the files of {asset.repo}@{asset.revision[:7]} is known"
     return Found(folder, files, _stamps(files, name), {}, why, unpinned=True)
+
+
+def local_repository(
+    local: Path,
+    name: str,
+    asset: ClipsAsset | VideosAsset | RepositoryAsset,
+    choose: Callable[[list[str]], list[str]],
+) -> Found:
+    """Files of a dataset as the hub has them, `choose` picks them by name: questions, clips, another tool's own."""
+    folder = _folder(local, "datasets", asset.repo, name)
+    files = {file: folder / file for file in choose(_names(folder))}
+    stamps = _stamps(files, name)
+    if isinstance(asset, ClipsAsset) and asset.sha256:
+        found = stamps[asset.file].sha256
+        why = None if found == asset.sha256 else f"sha256 {found[:12]}... is not the pinned {asset.sha256[:12]}..."
+        return Found(folder, files, stamps, {}, why)
+    place = f"{asset.repo}@{asset.revision[:7]}" if asset.revision else asset.repo
+    return Found(folder, files, stamps, {}, f"no sha256 of the files of {place} is known", unpinned=True)
 
 
 def local_file(local: Path, name: str, asset: FileAsset, own: Path) -> Found:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from r1mm.errors import BadInput
-from r1mm.recipe import Asset, DatasetAsset, FileAsset, ModelAsset, Strict, digest
+from r1mm.recipe import ArchiveAsset, Asset, ClipsAsset, FileAsset, Strict, digest
 from r1mm.rundir import FileStamp, sha256_file, write_json
 
 ASSET_FILE, WHERE_FILE, PINS_FILE = "asset.json", ".where.json", "pins.json"
@@ -105,11 +105,12 @@ class Pins:
 
 def origin_of(asset: Asset) -> str:
     """An asset's published place, in short: repository@revision, or its address."""
-    if isinstance(asset, ModelAsset | DatasetAsset):
-        return f"{asset.repo}@{asset.revision[:7]}"
+    if isinstance(asset, ArchiveAsset):
+        return asset.url
     if isinstance(asset, FileAsset):
         return f"{asset.repository}@{asset.commit[:7]}:{asset.path}"
-    return asset.url
+    place = f"{asset.repo}@{asset.revision[:7]}" if asset.revision else asset.repo
+    return f"{place}:{asset.file}" if isinstance(asset, ClipsAsset) else place
 
 
 def asked_for(asset: Asset) -> str:

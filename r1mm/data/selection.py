@@ -1,5 +1,6 @@
 """Which files of a checkpoint, a dataset or an archive are wanted, by their names alone."""
 
+import fnmatch
 import re
 from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
@@ -61,6 +62,17 @@ def split_shards(names: Iterable[str], split: str, what: str) -> list[str]:
                 "bring the missing files"
             )
     return named
+
+
+def matching_files(names: Iterable[str], patterns: Iterable[str], what: str) -> list[str]:
+    """The files that any of `patterns` (`*.json`, `videos.tar.part.*`) fits.  BadInput names one that fits none."""
+    names, wanted = list(names), set()
+    for pattern in patterns:
+        fitting = fnmatch.filter(names, pattern)
+        if not fitting:
+            raise BadInput(f"{what} has no file {pattern} (it has {', '.join(sorted(names)[:8]) or 'none'})")
+        wanted.update(fitting)
+    return sorted(wanted)
 
 
 def image_key(image_path: str, what: str) -> str:

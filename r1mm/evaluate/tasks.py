@@ -33,7 +33,7 @@ def _number_of_items(recipe: Recipe, name: str, task: Task) -> int | None:
     asset = recipe.assets.get(task.items)
     if task.items in recipe.scenes:
         known: int | None = recipe.scenes[task.items].items
-    elif asset is not None and asset.kind == "dataset":
+    elif asset is not None and asset.kind in ("dataset", "clips", "repository"):
         known = asset.rows
     else:
         known = int(in_name.group(1)) if in_name else None

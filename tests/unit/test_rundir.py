@@ -20,6 +20,7 @@ from r1mm.rundir import (
     stamp,
     verify_file,
     write_bytes,
+    write_jsonl,
     write_record,
     write_text,
 )
@@ -138,3 +139,10 @@ def test_one_writer_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path: Path) ->
     assert killed.returncode == -9
     with locked(tmp_path):
         pass
+
+
+def test_lines_of_json_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    rows = [{"a": "one\u2028two\x85three"}, {"b": "\r"}]
+    assert read_jsonl(write_jsonl(tmp_path / "a.jsonl", rows)) == rows
+    assert read_jsonl(write_text(tmp_path / "b.jsonl", '{"a": 1}\r\n{"a": 2}')) == [{"a": 1}, {"a": 2}]
+    assert read_jsonl(write_text(tmp_path / "c.jsonl", "")) == []

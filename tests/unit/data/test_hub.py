@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +56,8 @@ class Hub:
                     for one in self.commits
                 ]
             )
+        if path == "/api/models/Owner/Tiny":
+            return self._json({"id": "Owner/Tiny", "sha": self.commits[0]})
         if path == f"/api/models/Owner/Tiny/revision/{REVISION}":
             siblings = [
                 {"rfilename": name, "size": len(data)}
@@ -207,3 +209,17 @@ def test_the_token_comes_from_its_file_alone(
     with pytest.raises(BadInput) as caught:
         fetch_repository(wanted(), access, Pins(tmp_path))
     assert "hf_secret" not in str(caught.value) + "".join(capfd.readouterr())
+
+
+def test_without_a_revision_the_one_found_first_stays(hub: Hub, access: Access, tmp_path: Path) -> None:
+    unnamed = Wanted("model", "Owner/Tiny", None, lambda _: ["config.json"], {})
+    assert fetch_repository(unnamed, access, Pins(tmp_path)).revision == REVISION
+    hub.commits.insert(0, "f" * 40)  # what comes later is not taken
+    assert fetch_repository(unnamed, access, Pins(tmp_path)).revision == REVISION
+    offline = replace(access, offline=True)
+    assert fetch_repository(unnamed, offline, Pins(tmp_path)).revision == REVISION
+    (tmp_path / "other").mkdir()
+    assert fetch_repository(unnamed, offline, Pins(tmp_path / "other")).revision == REVISION  # the only one here
+    nowhere = replace(offline, hub_cache=tmp_path / "empty")
+    with pytest.raises(BadInput, match=r"the recipe names no revision, and the hub's cache \(.*empty\) has none"):
+        fetch_repository(unnamed, nowhere, Pins(tmp_path / "third"))
