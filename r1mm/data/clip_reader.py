@@ -11,12 +11,13 @@ import bisect
 import io
 from array import array
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 from r1mm.errors import BadInput
 
@@ -45,7 +46,10 @@ class _Damaged(Exception):
 
 
 class VideoFile:
-    """The frames of an encoded video ({bytes, path}).  What cannot be read raises BadInput, which names `where`."""
+    """The frames of an encoded video ({bytes, path}).  What cannot be read raises BadInput, which names `where`.
+
+    A context manager: the file is closed at its end.
+    """
 
     total: int  # frames
     rate: float  # frames a second, on average
@@ -63,12 +67,27 @@ class VideoFile:
         if empty:
             raise self._refused("has an empty clip of 0 bytes")
         self._stamps, self._keys = array("q"), array("q")
+        self._reformatter = VideoReformatter()  # one for all frames: setting it up costs more than a small frame
+        self._container: Any = None
+
+    def __enter__(self) -> "VideoFile":
         try:
+            self._open()
             self._list()
+            if not self.total:
+                raise self._refused("has a clip without a single frame")
         except (av.FFmpegError, _Damaged) as error:
+            self.__exit__()
             raise self._refused(f"has a clip that cannot be read: {error}") from error
-        if not self.total:
-            raise self._refused("has a clip without a single frame")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
 
     def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray[Any, Any]]:
         """The frames of ascending, distinct `indices`, one by one: (H, W, 3) uint8, RGB, upright."""
@@ -81,94 +100,90 @@ class VideoFile:
     def _refused(self, reason: str) -> BadInput:
         return BadInput(f"{self._where} {reason}; {_REMEDY}")
 
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[Any, Any]]:
-        """The container and its stream of pictures."""
+    def _open(self) -> None:
+        """Open the file, or open it again: not every container can be wound back."""
+        self.__exit__()
         source = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
-        with av.open(source, options={"format_whitelist": FORMATS}) as container:
-            streams = [
-                each for each in container.streams.video if not each.disposition & av.stream.Disposition.attached_pic
-            ]
-            if not streams:
-                kinds = ", ".join(sorted({each.type for each in container.streams})) or "nothing"
-                raise self._refused(f"has a clip without moving pictures (it holds {kinds})")
-            stream = streams[0]
-            if stream.width * stream.height > MAX_PIXELS:
-                raise self._refused(f"has a clip of {stream.width} x {stream.height} pixels, more than {MAX_PIXELS:,}")
-            # Frames are decoded side by side with other clips, in threads of ours.
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), "threads": "1"}
-            yield container, stream
+        self._container = av.open(source, options={"format_whitelist": FORMATS})
+        covers = Disposition.attached_pic
+        streams = [each for each in self._container.streams.video if not each.disposition & covers]
+        if not streams:
+            kinds = ", ".join(sorted({each.type for each in self._container.streams})) or "nothing"
+            raise self._refused(f"has a clip without moving pictures (it holds {kinds})")
+        self._stream = streams[0]
+        width, height = self._stream.width, self._stream.height
+        if width * height > MAX_PIXELS:
+            raise self._refused(f"has a clip of {width} x {height} pixels, more than {MAX_PIXELS:,}")
+        # Clips are decoded side by side, in threads of ours.
+        self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), "threads": "1"}
 
     def _list(self) -> None:
         """Fill in the number of frames, their rate, and the times at which they, and keyframes, are shown."""
-        with self._opened() as (container, stream):
-            # An mp4 lists its frames one by one; what other containers list are some, or none.
-            indexed = len(stream.index_entries) if "mp4" in container.format.name else 0
-            read, timed, duration = 0, True, 0
-            for packet in container.demux(stream):
-                if packet.size == 0:
-                    continue
-                read += 1
-                if packet.is_corrupt:
-                    raise _Damaged(f"frame {read} of {indexed or 'unknown'} is cut off or damaged")
-                if packet.is_discard:  # outside the part that is to be shown
-                    continue
-                if packet.pts is None:
-                    timed = False
-                    continue
-                self._stamps.append(packet.pts)
-                duration = packet.duration or duration
-                if packet.is_keyframe:
-                    self._keys.append(packet.pts)
-            if read < indexed:
-                raise _Damaged(f"the file ends after {read} of {indexed} frames")
-            stated = float(stream.average_rate or 0)
-            if not timed:
-                self._stamps = self._keys = array("q")
-                self.total = sum(1 for _ in self._decoded(None))
-                self.rate = stated or 1.0
-                return
-            self._stamps, self._keys = array("q", sorted(self._stamps)), array("q", sorted(self._keys))
-            self.total = len(self._stamps)
-            length = self._stamps[-1] - self._stamps[0] + duration if self.total else 0
-            self.rate = average_rate(self.total, float(length * stream.time_base), stated)
-
-    def _decoded(self, opened: tuple[Any, Any] | None) -> Iterator[Any]:
-        """Decoded frames from where a container stands, or of the file from its start."""
-        if opened is None:
-            with self._opened() as container_and_stream:
-                yield from self._decoded(container_and_stream)
+        stream, read, timed, duration = self._stream, 0, True, 0
+        # An mp4 lists its frames one by one; what other containers list are some, or none.
+        indexed = len(stream.index_entries) if "mp4" in self._container.format.name else 0
+        for packet in self._container.demux(stream):
+            if packet.size == 0:
+                continue
+            read += 1
+            if packet.is_corrupt:
+                raise _Damaged(f"frame {read} of {indexed or 'unknown'} is cut off or damaged")
+            if packet.is_discard:  # outside the part that is to be shown
+                continue
+            if packet.pts is None:
+                timed = False
+                continue
+            self._stamps.append(packet.pts)
+            duration = packet.duration or duration
+            if packet.is_keyframe:
+                self._keys.append(packet.pts)
+        if read < indexed:
+            raise _Damaged(f"the file ends after {read} of {indexed} frames")
+        stated = float(stream.average_rate or 0)
+        if not timed:
+            self._stamps = self._keys = array("q")
+            self.total, self.rate = sum(1 for _ in self._all()), stated or 1.0
             return
-        container, stream = opened
-        for packet in container.demux(stream):
+        self._stamps, self._keys = array("q", sorted(self._stamps)), array("q", sorted(self._keys))
+        self.total = len(self._stamps)
+        length = self._stamps[-1] - self._stamps[0] + duration if self.total else 0
+        self.rate = average_rate(self.total, float(length * stream.time_base), stated)
+
+    def _decoded(self) -> Iterator[Any]:
+        """Decoded frames from where the container stands."""
+        for packet in self._container.demux(self._stream):
             for frame in packet.decode():
                 if frame.is_corrupt:
                     raise _Damaged(f"the frame at {frame.time} s is damaged")
                 yield frame
 
+    def _all(self) -> Iterator[Any]:
+        """Decoded frames from the start."""
+        self._open()
+        yield from self._decoded()
+
     def _by_seeking(self, stamps: Sequence[int]) -> Generator[np.ndarray[Any, Any], None, int]:
         """Frames of these times, as far as seeking finds precisely them; their number."""
-        with self._opened() as opened:
-            container, stream = opened
-            frames, last = self._decoded(opened), self._stamps[0]
-            for taken, stamp in enumerate(stamps):
-                before = bisect.bisect_right(self._keys, stamp)
-                try:
-                    if before and self._keys[before - 1] > last:
-                        container.seek(self._keys[before - 1], stream=stream)
-                        frames = self._decoded(opened)
-                    frame = next((each for each in frames if each.pts is None or each.pts >= stamp), None)
-                except (av.FFmpegError, _Damaged):
-                    return taken  # of the file, or of where seeking landed: decoding in order tells
-                if frame is None or frame.pts != stamp:
-                    return taken
-                last = stamp
-                yield _pixels(frame)
+        frames: Iterator[Any] = iter(())
+        last = self._stamps[0] - 1
+        for taken, stamp in enumerate(stamps):
+            before = bisect.bisect_right(self._keys, stamp)
+            try:
+                if before and self._keys[before - 1] > last:
+                    self._container.seek(self._keys[before - 1], stream=self._stream)
+                    frames = self._decoded()
+                frame = next((each for each in frames if each.pts is None or each.pts >= stamp), None)
+            except (av.FFmpegError, _Damaged):
+                return taken  # of the file, or of where seeking landed: decoding in order tells
+            if frame is None or frame.pts != stamp:
+                return taken
+            last = stamp
+            yield self._pixels(frame)
         return len(stamps)
 
     def _in_order(self, indices: Sequence[int]) -> Iterator[np.ndarray[Any, Any]]:
         """Frames of these indices, found by decoding all before them."""
-        frames = enumerate(self._decoded(None))
+        frames = enumerate(self._all())
         try:
             at, frame = next(frames, (-1, None))
             for index in indices:
@@ -177,11 +192,11 @@ class VideoFile:
                     at, frame = next(frames, (at, None))
                 if frame is None:
                     raise self._refused(f"has a clip that ends after {at + 1} of {self.total} frames")
-                yield _pixels(frame)
+                yield self._pixels(frame)
         except (av.FFmpegError, _Damaged) as error:
             raise self._refused(f"has a clip that does not decode: {error}") from error
 
-
-def _pixels(frame: Any) -> np.ndarray[Any, Any]:
-    """(H, W, 3) uint8, turned as the file says: phones film on their side."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+    def _pixels(self, frame: Any) -> np.ndarray[Any, Any]:
+        """(H, W, 3) uint8, turned as the file says: phones film on their side."""
+        pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        return np.rot90(pixels, round(frame.rotation / 90) % 4)

@@ -131,38 +131,36 @@ def decode_clip(encoded: Any, where: str, sampling: Sampling) -> Clip:
 
     BadInput names `where` when there is no video, or it does not decode.
     """
-    video = VideoFile(encoded, where)
-    counted = counted_frames(video.total, video.rate, sampling)
-    indices = frame_indices(video.total, video.rate, sampling)
-    distinct = sorted(set(indices))
     resized: dict[int, torch.Tensor] = {}
     size: list[int] = []
-    for index, pixels in zip(distinct, video.frames(distinct), strict=True):
-        try:
-            size = size or list(clip_size(pixels.shape[0], pixels.shape[1], counted, sampling))
-        except BadInput as error:
-            raise BadInput(f"{where}: {error}; remove the item from the dataset") from error
-        frame = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
-        resized[index] = resize(frame, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    with VideoFile(encoded, where) as video:
+        counted = counted_frames(video.total, video.rate, sampling)
+        indices = frame_indices(video.total, video.rate, sampling)
+        distinct = sorted(set(indices))
+        for index, pixels in zip(distinct, video.frames(distinct), strict=True):
+            try:
+                size = size or list(clip_size(pixels.shape[0], pixels.shape[1], counted, sampling))
+            except BadInput as error:
+                raise BadInput(f"{where}: {error}; remove the item from the dataset") from error
+            frame = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+            resized[index] = resize(frame, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
     return Clip(torch.stack([resized[index] for index in indices]))
 
 
 def write_mp4(frames: np.ndarray[Any, Any], fps: float) -> bytes:
     """An mp4 (H.264) of `frames`, (T, H, W, 3) uint8 RGB, `fps` of them a second; the same bytes for the same frames.
 
-    Raises BadInput for frames of another shape, or of an odd height or width.
+    Colours keep their full resolution (4:4:4), so that small things keep theirs.  Raises BadInput for other frames.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise BadInput(
             f"frames are {frames.dtype} of shape {frames.shape}; a clip is uint8, (T, H, W, 3), T at least 1"
         )
     height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
-        raise BadInput(f"frames are {width} x {height}; H.264 halves the colours' resolution: use even numbers")
     file = io.BytesIO()
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv444p"
         # One thread: what is written does not hang on the machine's cores.
         stream.options = {"preset": "veryfast", "crf": "12", "threads": "1", "flags": "+bitexact"}
         for frame in frames:

@@ -277,10 +277,10 @@ def test_mp4s_are_the_same_for_the_same_frames_and_true_to_them() -> None:
     assert encoded == write_mp4(frames, 2.0)
     clip = decode_clip({"bytes": encoded, "path": None}, "clip", SMALL)  # 4 s at 2 a second: all 8
     off = (clip.frames.permute(0, 2, 3, 1).float() - torch.from_numpy(frames).float()).abs()
-    assert off.mean() < 12  # noise, whose colours have half the resolution
+    assert off.mean() < 2
 
 
-@pytest.mark.parametrize("shape", [(8, 57, 56, 3), (8, 56, 56), (0, 56, 56, 3)])
+@pytest.mark.parametrize("shape", [(8, 4, 56, 56), (8, 56, 56), (0, 56, 56, 3)])
 def test_frames_that_are_no_clip_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadInput, match="frames are"):
         write_mp4(np.zeros(shape, np.uint8), 2.0)
