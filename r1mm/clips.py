@@ -18,7 +18,6 @@ from transformers import ProcessorMixin
 
 from r1mm.vision import position_deltas
 
-
 _AS_THEY_COME = {"do_sample_frames": False, "do_resize": False}
 
 

@@ -1,6 +1,8 @@
 """What a job's stages work on, whichever the size: made by a miniature's own stages, or fetched for a full recipe."""
 
+import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from r1mm.job import Home, Job
 from r1mm.plan import Plan, make_plan
 from r1mm.plan.shapes import config_of_folder, config_of_repo
 from r1mm.recipe import BASE_MODEL, TRAIN_SET, Condition
+from r1mm.rundir import write_json
+
+SKIPPED_FILE = "undecodable.json"  # of the assets stage: training clips that are left out, and why
 
 
 def base_model(job: Job) -> Path:
@@ -22,34 +27,68 @@ def base_model(job: Job) -> Path:
 
 
 def made_set(job: Job, name: str) -> Any:
-    """A set that a miniature has made: columns image, problem, solution; an image is a clip in a recipe of clips."""
+    """A set that a miniature has made: columns image, problem, solution; an image is a Clip in a recipe of clips."""
+    from r1mm.data.counting import load_counting, read_parquet
+
     path = job.stage_folder("assets") / f"{name}.parquet"
-    if job.recipe.clips:
-        from r1mm.data.clips_ahead import load_clips, sampling_of
+    return _shown(job, read_parquet([path], path.parent.parent / ".cache")) if job.recipe.clips else load_counting(path)
 
-        return load_clips([path], sampling_of(job.recipe))
-    from r1mm.data.counting import load_counting
 
-    return load_counting(path)
+def _shown(job: Job, dataset: Any) -> Any:
+    """A set whose column image holds what is shown: a recipe of clips has their videos in the column video."""
+    if not job.recipe.clips:
+        return dataset
+    from r1mm.data.clips_ahead import clips_ahead, sampling_of
+
+    return clips_ahead(dataset.rename_column("video", "image"), sampling_of(job.recipe), "image")
 
 
 def training_set(job: Job) -> Any:
-    """The items that GRPO trains on: columns image, problem, solution; an image is a clip in a recipe of clips."""
+    """The items that GRPO trains on: columns image, problem, solution; an image is a Clip in a recipe of clips.
+
+    Clips that were found not to decode are left out, where the recipe skips them.
+    """
     if job.recipe.miniature:
         return made_set(job, TRAIN_SET)
     from r1mm.data.load import load_train
 
-    return load_train(job.stage_folder("assets"), job.recipe)
+    rows = load_train(job.stage_folder("assets"), job.recipe)
+    skipped = job.stage_folder("assets") / SKIPPED_FILE
+    if skipped.is_file():
+        left_out = {row["item"] for row in json.loads(skipped.read_text(encoding="utf-8"))}
+        rows = rows.select([i for i, item in enumerate(rows["item"]) if item not in left_out])
+    return _shown(job, rows)
+
+
+def skip_undecodable(job: Job) -> None:
+    """Look through a full recipe's training clips once, where it skips those that do not decode, and list these.
+
+    BadInput where none decodes.
+    """
+    if "undecodable" not in job.recipe.clips or job.recipe.clips["undecodable"].value != "skip":
+        return
+    from r1mm.data.clips_ahead import sampling_of, usable_clips
+    from r1mm.data.load import load_train
+
+    folder = job.stage_folder("assets")
+    rows = load_train(folder, job.recipe)
+    usable, reasons = usable_clips(rows, sampling_of(job.recipe))
+    kept = set(usable["item"])
+    lost = [item for item in rows["item"] if item not in kept]
+    write_json(folder / SKIPPED_FILE, [{"item": i, "why": why} for i, why in zip(lost, reasons, strict=True)])
+    print(f"{len(lost)} of {len(rows)} clips do not decode and are skipped: {folder / SKIPPED_FILE}", file=sys.stderr)
 
 
 def task_set(job: Job, split: str) -> Any:
-    """The items of one task: columns image, problem, solution, item."""
+    """The items of one task: columns image, problem, solution, item; an image is a Clip in a recipe of clips."""
     if job.recipe.miniature:
         loaded = made_set(job, job.recipe.tasks[split].items)
+        if "item" in loaded.column_names:
+            return loaded
         return loaded.add_column("item", [f"{split}-{i:06d}" for i in range(len(loaded))])
     from r1mm.data.load import load_task
 
-    return load_task(job.stage_folder("assets"), job.recipe, split)
+    return _shown(job, load_task(job.stage_folder("assets"), job.recipe, split))
 
 
 def task_sets(job: Job) -> dict[str, Any]:

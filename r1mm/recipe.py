@@ -82,6 +82,25 @@ class SceneSet(Strict):
         return self
 
 
+class FilmSet(Strict):
+    """A set of rendered films: `items` clips of `solids` = [fewest, most] solids each, asked about `kinds` in turn."""
+
+    world: Literal["clevr-like", "superclevr-like"]
+    items: Annotated[int, Field(gt=0)]
+    kinds: Annotated[list[Literal["color", "direction", "count"]], Field(min_length=1)]
+    solids: Annotated[list[int], Field(min_length=2, max_length=2)]
+    seed: int
+    source: Source
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> "FilmSet":
+        if not 1 <= self.solids[0] <= self.solids[1] <= 4:
+            raise ValueError(f"solids {self.solids} must be [fewest, most] with 1 <= fewest <= most <= 4")
+        if "count" in self.kinds and self.solids[1] < 3:
+            raise ValueError(f"solids {self.solids}: the kind count asks for up to 3 movers; write 3 or 4 as most")
+        return self
+
+
 class Prompts(Strict):
     """Templates with one `{question}` field each, kept to the blank as upstream has them."""
 
@@ -265,7 +284,7 @@ class Recipe(Strict):
     variants: dict[str, Variant]
     # Of a miniature, which makes its data and its base model.
     base_seed: Setting[int] | None = None
-    scenes: dict[str, SceneSet] = {}
+    scenes: dict[str, SceneSet | FilmSet] = {}
     image_size: Setting[int] | None = None
     model: dict[str, Setting[Any]] = {}
     warm_start: dict[str, Setting[Any]] = {}
@@ -307,6 +326,8 @@ class Recipe(Strict):
                 "sharding",
             ),
         }
+        if any(isinstance(made, FilmSet) != bool(self.clips) for made in self.scenes.values()):
+            raise ValueError("scenes are films where `clips` says how they are read, and pictures where it does not")
         for size, keys in of_size.items():
             for key in keys:
                 if bool(getattr(self, key)) != (size == self.size):

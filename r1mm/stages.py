@@ -15,6 +15,7 @@ from r1mm.inputs import (
     made_set,
     plan_of,
     recorded_outputs,
+    skip_undecodable,
     task_set,
     task_sets,
     training_set,
@@ -139,6 +140,7 @@ def make_assets(job: Job) -> dict[str, FileStamp]:
 
         fetch_assets(job.recipe, folder, lambda text: print(text, file=sys.stderr, flush=True))
         check_processor(base_model(job))
+        skip_undecodable(job)
     return files_below(folder, job.folder("assets"))
 
 
@@ -322,18 +324,18 @@ def write_report(job: Job) -> dict[str, FileStamp]:
 
 # Of a full recipe's run directory: what the gate found, and how the step is laid out.
 GATE_FILE, PLAN_FILE = "gate.json", "plan.json"
-_FLOOR = ("recipe.py", "rundir.py", "inputs.py", "data", "vision.py", "processor.py")
+_FLOOR = ("recipe.py", "rundir.py", "inputs.py", "data", "vision.py", "clips.py", "processor.py")
 STAGE_TABLE: dict[str, Stage] = {
-    "assets": Stage((), ("scenes", "image_size", "assets"), (*_FLOOR, "mini"), make_assets),
+    "assets": Stage((), ("scenes", "image_size", "assets", "clips"), (*_FLOOR, "mini"), make_assets),
     "warm-start": Stage(
         ("assets",),
-        ("model", "warm_start", "prompts", "threads", "image_size"),
+        ("model", "warm_start", "prompts", "threads", "image_size", "clips"),
         (*_FLOOR, "mini", "train/supervised.py", "train/checkpoints.py", "train/settings.py"),
         warm_start,
     ),
     "base-evaluation": Stage(
         ("assets", "warm-start"),
-        ("evaluation", "prompts", "threads", "tasks"),
+        ("evaluation", "prompts", "threads", "tasks", "clips"),
         (*_FLOOR, "evaluate", "mini/language.py"),
         evaluate_base,
     ),
@@ -352,13 +354,14 @@ STAGE_TABLE: dict[str, Stage] = {
         (
             *("train", "factors", "prompts", "prompts_per_step", "devices", "threads", "processor"),
             *("max_prompt_length", "schedule_steps", "weights_dtype", "sharding", "grouped_images"),
+            *("clips", "rewards"),
         ),
         (*_FLOOR, "plan", "train", "mini/language.py"),
         train,
     ),
     "evaluation": Stage(
         ("assets", "grpo"),
-        ("evaluation", "prompts", "threads", "tasks"),
+        ("evaluation", "prompts", "threads", "tasks", "clips"),
         (*_FLOOR, "evaluate", "mini/language.py"),
         evaluate_trained,
     ),

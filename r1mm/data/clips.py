@@ -104,6 +104,12 @@ def frame_indices(total: int, rate: float, sampling: Sampling) -> list[int]:
     return indices
 
 
+def most_clip_tokens(sampling: Sampling) -> int:
+    """The most tokens that a clip can have: `factor` x `factor` pixels of two frames are one."""
+    pixels = max(sampling.max_pixels, int(sampling.min_pixels * 1.05))
+    return sampling.frames // _PAIR * (pixels // sampling.factor**2)
+
+
 def clip_size(height: int, width: int, counted: int, sampling: Sampling) -> tuple[int, int]:
     """Height and width in pixels to which frames are resized, of a video of which `counted` frames were counted.
 

@@ -18,6 +18,7 @@ from datasets import Dataset, Video
 from r1mm.data.clips import Clip, Sampling, decode_clip
 from r1mm.errors import BadInput
 from r1mm.progress import progress_bar
+from r1mm.recipe import Recipe
 
 WORKERS = 2
 KEPT = 64  # clips: 0.5 GB at Open-R1-Video's sizes
@@ -53,6 +54,11 @@ class _Ahead:
         while len(self._recent) > kept:
             self._recent.popitem(last=False)
         return {**columns, column: clips}
+
+
+def sampling_of(recipe: Recipe) -> Sampling:
+    """How a recipe takes frames from its clips."""
+    return Sampling(**{name: setting.value for name, setting in recipe.clips.items() if name != "undecodable"})
 
 
 def clips_ahead(

@@ -16,6 +16,8 @@ from transformers import AutoProcessor
 from trl import GRPOTrainer
 
 from r1mm.clips import carry_clips
+from r1mm.data.clips import most_clip_tokens
+from r1mm.data.clips_ahead import sampling_of
 from r1mm.data.prompts import conversation
 from r1mm.errors import BadInput, StageFailed
 from r1mm.plan import Layout
@@ -25,14 +27,15 @@ from r1mm.rundir import write_bytes, write_json
 from r1mm.train.checkpoints import ResumesExactly, save_trained, train_resumably
 from r1mm.train.grouped import GroupedImages, plain_network
 from r1mm.train.images import decode_once, distinct
-from r1mm.train.prompt_length import refuse_long_prompts
-from r1mm.train.rewards import accuracy_reward, format_reward_for
+from r1mm.train.prompt_length import lengths_beside_clips, lengths_by_item, refuse_long_prompts
+from r1mm.train.rewards import reward_functions
 from r1mm.train.rollout import FreshRollouts
 from r1mm.train.settings import grpo_config
 from r1mm.vision import shorten_vision_tower
 
 _SHOWN = {
     "rewards/accuracy_reward/mean": "accuracy",
+    "rewards/letter_reward/mean": "letter",
     "rewards/format_reward/mean": "format",
     "completions/mean_length": "tokens",
     "kl": "kl",
@@ -181,13 +184,18 @@ def build_trainer(
     processor.image_processor.size = dict(processor.image_processor.size) | limits
     longest = recipe.max_prompt_length.value if recipe.max_prompt_length else None
     if longest is not None:
-        refuse_long_prompts(dataset, recipe.prompts.train.value, processor, longest)
+        template = recipe.prompts.train.value
+        if recipe.clips:
+            lengths = lengths_beside_clips(dataset, template, processor, most_clip_tokens(sampling_of(recipe)))
+        else:
+            lengths = lengths_by_item(dataset, template, processor)
+        refuse_long_prompts(lengths, longest)
     grouped = recipe.grouped_images.value
     trainer = R1Trainer(
         model=str(model),
         reward_funcs=reward_functions(recipe),
         args=grpo_config(recipe, folder, seed, suppressed(processor.tokenizer), layout),
-        train_dataset=training_rows(dataset, recipe.prompts.train.value, grouped=grouped),
+        train_dataset=training_rows(dataset, recipe.prompts.train.value, grouped=grouped and not recipe.clips),
         processing_class=processor,
         images_in_logprobs=recipe.factors.images_in_logprobs.value,
         incident_folder=folder,

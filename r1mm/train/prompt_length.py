@@ -31,17 +31,23 @@ def lengths_by_item(dataset: Dataset, template: str, processor: Any, most: int =
     return {number * stride: length for number, length in enumerate(lengths)}
 
 
-def refuse_long_prompts(dataset: Dataset, template: str, processor: Any, limit: int) -> None:
-    """Raise BadInput, with their number and the longest, where prompts have more than `limit` tokens.
+def lengths_beside_clips(dataset: Dataset, template: str, processor: Any, clip_tokens: int) -> dict[int, int]:
+    """Tokens of all prompts of `dataset` (column problem) by item, each with a clip of `clip_tokens`."""
+    problems = dataset.with_format(None)["problem"]
+    lengths = prompt_lengths(processor, (template.format(question=problem) for problem in problems))
+    return {number: clip_tokens + length for number, length in enumerate(lengths)}
+
+
+def refuse_long_prompts(lengths: dict[int, int], limit: int) -> None:
+    """Raise BadInput, with their number and the longest, where prompts, in tokens by item, have more than `limit`.
 
     Upstream cut them, and with them image tokens that the model then missed; here they are not trained on unnoticed.
     """
-    lengths = lengths_by_item(dataset, template, processor)
     long = {item: length for item, length in lengths.items() if length > limit}
     if long:
         longest = max(long, key=lambda item: long[item])
         raise BadInput(
             f"{len(long)} of the {len(lengths)} prompts looked at have more than max_prompt_length {limit} tokens, the "
             f"longest {long[longest]} (item {longest}); leave them out of the training set, raise max_prompt_length, "
-            "or lower processor.max_pixels"
+            "or lower processor.max_pixels (clips.max_pixels)"
         )
