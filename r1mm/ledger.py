@@ -161,6 +161,8 @@ def _in_recipe(whole: dict[str, Any], dotted: str) -> Scalar:
         found = found[part]
     if isinstance(found, dict) and {"value", "source"} == found.keys():
         found = found["value"]
+    if isinstance(found, list) and all(isinstance(part, str) for part in found):
+        found = " + ".join(found)
     if isinstance(found, (dict, list)):
         raise KeyError(dotted)
     return found  # type: ignore[no-any-return]

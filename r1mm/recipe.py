@@ -1,7 +1,6 @@
 """The schema of `recipe.yaml`: what to run.  (`expected.py`: what was published and measured.)
 
-Every setting is a pair of `value` and `source`, so that no number stands in a recipe without its origin.  Reading
-and checking the files is `recipe_files.py`.
+Every setting is a pair of `value` and `source`, so that no number is without its origin.  `recipe_files.py` reads it.
 """
 
 import difflib
@@ -17,7 +16,7 @@ from r1mm.errors import BadInput
 StageName = Literal["assets", "warm-start", "base-evaluation", "base-gate", "grpo", "evaluation", "verdict", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
-# The conditions under which a model is evaluated, and the sets it is evaluated on.
+# The conditions under which a model is evaluated.
 Condition = Literal["base-think", "base-direct", "trained-think"]
 CONDITIONS: tuple[Condition, ...] = ("base-think", "base-direct", "trained-think")
 TRAIN_SET = "train"  # the name of the scene set or asset that a recipe trains on
@@ -296,6 +295,7 @@ class Recipe(Strict):
     schedule_steps: Setting[int] | None = None
     weights_dtype: Setting[Literal["float32", "bfloat16"]] | None = None
     sharding: Setting[Literal["ddp", "zero-2", "zero-3"]] | None = None
+    upstream_layout: dict[str, Setting[bool]] = {}  # offload, gradient_checkpointing: where upstream had them on
     # Off is TRL as it is, G times the work on images for the same numbers.
     grouped_images: Setting[bool] = Setting[bool](
         value=True, source="our choice: an image is encoded once per group; loss and gradient are TRL's to rounding"

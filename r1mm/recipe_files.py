@@ -205,6 +205,7 @@ _PROCESSOR = frozenset({"min_pixels", "max_pixels"})
 _EVALUATION = frozenset({"max_new_tokens", "batch_size"})
 _BACKEND = frozenset({"dtype", "backend"})  # float32 and transformers where a recipe says nothing
 _EVALUATOR = frozenset({"frames"})  # of tasks that lmms-eval asks: frames of a clip
+_UPSTREAM_LAYOUT = frozenset({"offload", "gradient_checkpointing"})
 _CLIPS = frozenset({"fps", "frames", "min_pixels", "max_pixels", "undecodable"})
 _WARM_START = frozenset(
     {
@@ -226,6 +227,7 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
         ("warm_start", recipe.warm_start, _WARM_START | training, miniature(_WARM_START), "setting of the warm start"),
         ("processor", recipe.processor, _PROCESSOR, frozenset(), "limit of the image processor"),
         ("clips", recipe.clips, _CLIPS, frozenset(), "setting of how clips are read"),
+        ("upstream_layout", recipe.upstream_layout, _UPSTREAM_LAYOUT, frozenset(), "part of upstream's layout"),
         (
             "evaluation",
             recipe.evaluation,

@@ -271,18 +271,26 @@ def _deviations(recipe: Recipe, work: Work, layout: Layout, machine: Machine) ->
         add("weights", recipe.weights_dtype.value, "float32", "a CPU computes in float32", "rounding")
     if machine.cpu and recipe.train.get("bf16") and recipe.train["bf16"].value:
         add("products", "bfloat16", "float32", "a CPU computes in float32", "rounding")
-    add(
-        "weights and optimizer",
-        "on the GPU",
-        "in the host's memory" if layout.offload else "on the GPU",
-        "nothing else fits; DeepSpeed's CPU Adam updates them",
-        "rounding",
-    )
+    theirs_on = {key: setting.value for key, setting in recipe.upstream_layout.items()}
+    if not machine.cpu:
+        where = ("on the GPU", "in the host's memory")
+        add(
+            "weights and optimizer",
+            where[theirs_on.get("offload", False)],
+            where[layout.offload],
+            "nothing else fits; DeepSpeed's CPU Adam updates them"
+            if layout.offload
+            else "they fit there, and nothing waits for the host; DeepSpeed's CPU Adam computes the same",
+            "rounding",
+        )
+    known = theirs_on.get("gradient_checkpointing", False)
     add(
         "gradient checkpointing",
-        "off (in its 2B command; the recipe sets none)" if layout.gradient_checkpointing else "on",
-        "on",
-        "as many completions at a time do not fit otherwise; the same values are computed twice",
+        "on" if known else "off (in its 2B command; the recipe sets none)" if layout.gradient_checkpointing else "off",
+        "on" if layout.gradient_checkpointing else "off",
+        "as many completions at a time do not fit otherwise; the same values are computed twice"
+        if layout.gradient_checkpointing
+        else "all fits without it; the same values, computed once",
         "no",
     )
     if machine.cpu and recipe.train.get("use_vllm") and recipe.train["use_vllm"].value:
@@ -298,8 +306,9 @@ def _assumptions(
     latency = VLLM_LATENCY if vllm else speeds.layer_latency
     narrow = layout.sharding != "ddp" and work.under(layout.sharding).precision == "bfloat16"
     gradients = "bfloat16, as deepspeed has it where upstream's zero3.json says nothing" if narrow else "float32"
+    seen = "clip" if work.slices > 1 else "image"
     found = [
-        f"memory: {work.prompt_tokens} prompt tokens ({work.image_tokens} of the image) and {work.completion_tokens} "
+        f"memory: {work.prompt_tokens} prompt tokens ({work.image_tokens} of the {seen}) and {work.completion_tokens} "
         "of the completion for every row, an upper bound; attention by sdpa, keys and values repeated to all heads",
         f"memory: {100 * FRAGMENTATION:.0f} % of tensors lost to fragmentation, {100 * (1 - _OF_GPU):.0f} % of a "
         f"GPU kept free; gradients add up in {gradients}",

@@ -137,14 +137,17 @@ def speeds_of(machine: Machine) -> Speeds:
 # --- what a step has to do
 
 
-def tower_flops(tower: Tower, images: int, patches: int) -> float:
-    """Of the tower's forward pass over `images` of `patches` each, every patch attending to its whole image."""
+def tower_flops(tower: Tower, images: int, patches: int, slices: int = 1) -> float:
+    """Of the tower's forward pass over `images` of `patches` each, every patch attending to its whole image.
+
+    In a clip it attends to its own pair of frames, one of `slices`.
+    """
     block = 4 * tower.width**2 + (3 if tower.gated else 2) * tower.width * tower.inner
     merged = tower.width * tower.merge**2
     per_patch = (
         tower.patch_values * tower.width + tower.depth * block + (merged**2 + merged * tower.out) / tower.merge**2
     )
-    attention = tower.depth * 2 * patches * tower.width
+    attention = tower.depth * 2 * patches / slices * tower.width
     return 2.0 * images * patches * (per_patch + attention)
 
 
@@ -191,7 +194,7 @@ def step_parts(shape: Shape, work: Work, layout: Layout, *, mean: int, longest: 
     prefilled = different if work.grouped and not vllm else sequences
     generating = work if not vllm else _in_bfloat16(work)
     parts += [
-        Part("generation", "tower", tower_flops(tower, encoded, patches), tower.depth),
+        Part("generation", "tower", tower_flops(tower, encoded, patches, work.slices), tower.depth),
         Part("generation", "prefill", pass_flops(shape, prefilled, work.prompt_tokens, 1), shape.layers),
         _decoding(shape, generating, sequences, work.prompt_tokens + mean, longest),
     ]
@@ -199,7 +202,7 @@ def step_parts(shape: Shape, work: Work, layout: Layout, *, mean: int, longest: 
     # Scoring: rows are padded to the longest completion of the batch.
     n, times = layout.completions_per_device, layout.accumulation
     images = images_of(n, work, layout) if work.images_in_logprobs else 0
-    of_tower = times * tower_flops(tower, images, patches)
+    of_tower = times * tower_flops(tower, images, patches, work.slices)
     of_text = times * pass_flops(shape, n, work.prompt_tokens + longest, longest)
     tower_starts, text_starts = (times * tower.depth if images else 0), times * shape.layers
 

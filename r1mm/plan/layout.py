@@ -45,6 +45,7 @@ class Work:
 
     `rescored`: the policy scores vLLM's completions once more before the update, to correct for vLLM's own log-probs.
     `grouped`: the image and prompt of a group are processed, encoded and prefilled once and not once per completion.
+    `image_tokens` are a clip's where items are clips, whose `slices` (pairs of frames) the tower attends in one by one.
     """
 
     prompts: int
@@ -58,6 +59,7 @@ class Work:
     rescored: bool
     steps: int
     grouped: bool = True
+    slices: int = 1
 
     @property
     def completions(self) -> int:
@@ -83,6 +85,9 @@ IMAGE_SIZES = {
     "MMInstruction/Clevr_CoGenT_TrainA_R1": (480, 320),
 }
 _TEXT_TOKENS = 96  # the longest prompt without its image: system line, question, instruction (CLEVR's have about 53)
+# As much beside a clip: a question with its options, and a longer instruction (an assumption).
+_CLIP_TEXT_TOKENS = 320
+_FRAMES, _FRAME_PIXELS = 16, 196 * 28 * 28  # of a clip where a recipe does not say: Open-R1-Video's
 
 
 def image_tokens(width: int, height: int, shape: Shape) -> int:
@@ -97,9 +102,10 @@ def image_tokens(width: int, height: int, shape: Shape) -> int:
 
 
 def work_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None = None) -> Work:
-    """The work of one step of `recipe`.  `image` is (width, height) of the training images.
+    """The work of one step of `recipe`.  `image` is (width, height) of the training images, or of a clip's frames.
 
-    Without it, and for a training set whose images' size is not known, an image takes the whole prompt.
+    Without it, and for a training set whose images' size is not known, an image takes the whole prompt, and a clip as
+    many tokens as its frames may have.
     """
     train = {key: setting.value for key, setting in recipe.train.items()}
     if image is None:
@@ -109,7 +115,14 @@ def work_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None = None) 
     most_pixels = recipe.processor["max_pixels"].value if "max_pixels" in recipe.processor else None
     side = shape.tower.patch * shape.tower.merge
     bound = most_pixels // side**2 if most_pixels else None
-    if image:
+    slices = 1
+    if recipe.clips:
+        clips = {key: setting.value for key, setting in recipe.clips.items()}
+        slices = -(-clips.get("frames", _FRAMES) // shape.tower.temporal)
+        most = max(1, clips.get("max_pixels", _FRAME_PIXELS) // side**2)
+        tokens = slices * (min(most, image_tokens(*image, shape)) if image else most)
+        prompt = min(longest or tokens + _CLIP_TEXT_TOKENS, tokens + _CLIP_TEXT_TOKENS)
+    elif image:
         tokens = image_tokens(*image, shape)
         tokens = min(tokens, bound) if bound else tokens
         prompt = min(longest or tokens + _TEXT_TOKENS, tokens + _TEXT_TOKENS)
@@ -129,6 +142,7 @@ def work_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None = None) 
         rescored=bool(train.get("use_vllm")) and bool(train.get("vllm_importance_sampling_correction", True)),
         steps=train["max_steps"],
         grouped=recipe.grouped_images.value,
+        slices=slices,
     )
 
 

@@ -101,7 +101,8 @@ def test_every_setting_of_the_recipe_that_upstream_had_is_in_the_ledger(folder: 
     wanted |= {f"factors.{key}" for key in type(recipe.factors).model_fields}
     wanted |= {f"processor.{key}" for key in recipe.processor} | {f"evaluation.{key}" for key in recipe.evaluation}
     wanted |= {"prompts.train", "prompts.evaluation", "prompts_per_step", "max_prompt_length", "schedule_steps"}
-    wanted |= {"weights_dtype", "sharding", "assets.model.repo", "assets.train.repo"}
+    wanted |= {"weights_dtype", "sharding", "assets.model.repo", "assets.train.repo", "rewards"}
+    wanted |= {f"clips.{key}" for key in recipe.clips}
     assert wanted <= named, sorted(wanted - named)
 
 

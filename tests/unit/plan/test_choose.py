@@ -8,9 +8,10 @@ import pytest
 
 from r1mm.errors import BadInput
 from r1mm.plan import default_gpus, make_plan, parse_gpus
+from r1mm.plan.duration import tower_flops
 from r1mm.plan.hardware import GIB, GPUS
-from r1mm.plan.layout import exact_splits
-from r1mm.plan.shapes import config_of_repo
+from r1mm.plan.layout import exact_splits, work_of
+from r1mm.plan.shapes import config_of_repo, read_shape
 from r1mm.recipe import Recipe, resolve
 from r1mm.recipe_files import RECIPES, all_recipes, load_recipe
 from tests.unit.plan.laid import TWO_B, recipe, tiny_config
@@ -163,6 +164,29 @@ def test_hours_and_cost_are_the_steps_times_the_price() -> None:
     assert make_plan(recipe(), TWO_B, "1x24G").cost is None  # nobody sells "24G"
 
 
+def test_a_clip_is_its_pairs_of_frames() -> None:
+    video = resolve(load_recipe(RECIPES / "video-7b" / "recipe.yaml")).recipe
+    seven = config_of_repo("Qwen/Qwen2-VL-7B-Instruct")
+    shape = read_shape(seven)
+    work = work_of(video, shape)
+    assert (work.slices, work.image_tokens, work.prompt_tokens) == (8, 8 * 196, 8 * 196 + 320)
+    assert work_of(video, shape, (28 * 10, 28 * 5)).image_tokens == 8 * 50
+    assert work_of(video, shape, (1920, 1080)).image_tokens == 8 * 196
+    first = resolve(load_recipe(RECIPES / "video-7b" / "recipe.yaml"), "as-published-18feb").recipe
+    assert work_of(first, shape).images_in_logprobs  # the policy's passes see the clip
+    # A patch attends to its own pair of frames.
+    tower, patches = shape.tower, 8 * 784
+    assert tower_flops(tower, 1, patches, 8) == pytest.approx(8 * tower_flops(tower, 1, 784))
+    assert tower_flops(tower, 1, patches, 8) < 0.8 * tower_flops(tower, 1, patches)
+    alone = {item.setting: item for item in make_plan(video, seven, "1xH100-80G").deviations}
+    assert "weights and optimizer" not in alone  # upstream's script keeps them on the host too
+    eight = {item.setting: item for item in make_plan(video, seven, "8xH100-80G").deviations}
+    assert (eight["weights and optimizer"].upstream, eight["weights and optimizer"].ours) == (
+        *("in the host's memory", "on the GPU"),
+    )
+    assert (eight["gradient checkpointing"].upstream, eight["gradient checkpointing"].ours) == ("on", "off")
+
+
 @pytest.mark.parametrize(
     "folder", [path.parent for path in sorted(RECIPES.glob("*/recipe.yaml"))], ids=lambda path: path.name
 )
@@ -184,7 +208,7 @@ def test_exact_splits() -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", [folder for folder in all_recipes() if folder.name != "r1v-mini"], ids=lambda f: f.name
+    "folder", [f for f in all_recipes() if not load_recipe(f / "recipe.yaml").miniature], ids=lambda f: f.name
 )
 def test_the_readmes_plans_are_those_of_the_program(folder: Path) -> None:
     recipe = resolve(load_recipe(folder / "recipe.yaml")).recipe
