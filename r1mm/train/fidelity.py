@@ -33,11 +33,14 @@ from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.train.fixture import Fixture, RecordedPrompt
 from r1mm.train.grpo import R1Trainer
 from r1mm.train.settings import run_fields
-from r1mm.train.video import CLAMP, OPEN_R1_VIDEO
 from r1mm.vision import shorten_vision_tower
 
+# Upstream's bound of |log reference - log policy| in the KL (Wang-Xiaodong1899/Open-R1-Video@50eb65f, its GRPO trainer).
+# TRL has none, and neither have we: beyond it a token is e^11 times as likely to one of policy and reference as to the
+# other, there upstream's gradient of that token's KL is 0, and ours draws the policy back.
+CLAMP = 11.0
 TOLERANCE = 1e-5  # of the whole gradient, relative; float32 sums in another order differ by less than 1e-6
-_RECIPE = "r1v-clevr-2b"
+_RECIPES = ("r1v-clevr-2b", "video-7b")  # one of each upstream whose trainer is recorded
 
 
 @dataclass(frozen=True)
@@ -104,16 +107,16 @@ class Fidelity:
 
 def reading_of(upstream: str) -> Reading:
     """The reading of `owner/repository@commit`.  BadInput, naming those known, where there is none."""
-    recipe = load_recipe(RECIPES / _RECIPE / "recipe.yaml")
-    video = "open-r1-video"
-    recipe = recipe.model_copy(update={"variants": {**recipe.variants, video: OPEN_R1_VIDEO}})
     repository, commit = upstream.split("@")
-    for name, variant in recipe.variants.items():
-        known_repository, known_commit = variant.upstream.split("@")
-        if repository == known_repository and commit.startswith(known_commit):
-            return Reading(name, resolve(recipe, name).recipe)
-    known = ", ".join(f"{variant.upstream} ({name})" for name, variant in recipe.variants.items())
-    raise BadInput(f"upstream {upstream} is none that a recipe follows; those are {known}")
+    known = []
+    for folder in _RECIPES:
+        recipe = load_recipe(RECIPES / folder / "recipe.yaml")
+        for name, variant in recipe.variants.items():
+            known_repository, known_commit = variant.upstream.split("@")
+            if repository == known_repository and commit.startswith(known_commit):
+                return Reading(f"{recipe.name}/{name}", resolve(recipe, name).recipe)
+            known.append(f"{variant.upstream} ({recipe.name}/{name})")
+    raise BadInput(f"upstream {upstream} is none that a recipe follows; those are {', '.join(known)}")
 
 
 def check_fidelity(fixture: Fixture, folder: Path, *, grouped: bool = True) -> Fidelity:

@@ -85,15 +85,17 @@ def test_the_upstream_chooses_the_settings() -> None:
     head = reading_of("Deep-Agent/R1-V@bbbbe3dc1ea6a74ce31c118c1722b1ee73e372ba")
     feb = reading_of("Deep-Agent/R1-V@9d576c7")
     video = reading_of("Wang-Xiaodong1899/Open-R1-Video@50eb65f32f7f0b3c9bc20b74046ef1b5d960088e")
-    assert (head.name, head.recipe.factors.images_in_logprobs.value) == ("as-fixed", "both")
-    assert (feb.name, feb.recipe.factors.images_in_logprobs.value) == ("as-published", "none")
-    assert video.recipe.train["beta"].value == 0.1
+    assert (head.name, head.recipe.factors.images_in_logprobs.value) == ("r1v-clevr-2b/as-fixed", "both")
+    assert (feb.name, feb.recipe.factors.images_in_logprobs.value) == ("r1v-clevr-2b/as-published", "none")
+    assert (video.name, video.recipe.train["beta"].value) == ("video-7b/as-fixed", 0.1)
+    blind = reading_of("Wang-Xiaodong1899/Open-R1-Video@2679e082aaf608fd167a0ad5e6f2afb4f548e25f")
+    assert blind.recipe.factors.images_in_logprobs.value == "policy"
 
 
 def test_the_verb_says_where_we_stand(fixtures: dict[Kind, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fidelity", str(fixtures["video"])]) == 0
     text = capsys.readouterr().out
-    assert "read as open-r1-video" in text
+    assert "read as video-7b/as-fixed" in text
     assert "upstream clamps it at 11, which does not bind here" in text
     assert "\nfaithful" in text
 
