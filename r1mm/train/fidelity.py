@@ -35,9 +35,9 @@ from r1mm.train.grpo import R1Trainer
 from r1mm.train.settings import run_fields
 from r1mm.vision import shorten_vision_tower
 
-# Upstream's bound of |log reference - log policy| in the KL (Wang-Xiaodong1899/Open-R1-Video@50eb65f, its GRPO trainer).
-# TRL has none, and neither have we: beyond it a token is e^11 times as likely to one of policy and reference as to the
-# other, there upstream's gradient of that token's KL is 0, and ours draws the policy back.
+# Upstream's bound of |log reference - log policy| in the KL (Wang-Xiaodong1899/Open-R1-Video@50eb65f, GRPO trainer).  TRL
+# has none, and neither have we: beyond it a token is e^11 times as likely to one of policy and reference as to the
+# other; there the gradient of upstream's KL is 0, and ours draws the policy back.
 CLAMP = 11.0
 TOLERANCE = 1e-5  # of the whole gradient, relative; float32 sums in another order differ by less than 1e-6
 _RECIPES = ("r1v-clevr-2b", "video-7b")  # one of each upstream whose trainer is recorded
