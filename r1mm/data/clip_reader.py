@@ -45,6 +45,10 @@ class _Damaged(Exception):
     """A frame that FFmpeg patched."""
 
 
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
 class VideoFile:
     """The frames of an encoded video ({bytes, path}).  What cannot be read raises BadInput, which names `where`.
 
@@ -78,7 +82,7 @@ class VideoFile:
                 raise self._refused("has a clip without a single frame")
         except (av.FFmpegError, _Damaged) as error:
             self.__exit__()
-            raise self._refused(f"has a clip that cannot be read: {error}") from error
+            raise self._refused(f"has a clip that cannot be read: {_why(error)}") from error
         except BaseException:
             self.__exit__()
             raise
@@ -111,6 +115,8 @@ class VideoFile:
             kinds = ", ".join(sorted({each.type for each in self._container.streams})) or "nothing"
             raise self._refused(f"has a clip without moving pictures (it holds {kinds})")
         self._stream = streams[0]
+        if self._stream.codec_context is None:
+            raise _Damaged("nothing says how its pictures are encoded")
         width, height = self._stream.width, self._stream.height
         if width * height > MAX_PIXELS:
             raise self._refused(f"has a clip of {width} x {height} pixels, more than {MAX_PIXELS:,}")
@@ -194,7 +200,7 @@ class VideoFile:
                     raise self._refused(f"has a clip that ends after {at + 1} of {self.total} frames")
                 yield self._pixels(frame)
         except (av.FFmpegError, _Damaged) as error:
-            raise self._refused(f"has a clip that does not decode: {error}") from error
+            raise self._refused(f"has a clip that does not decode: {_why(error)}") from error
 
     def _pixels(self, frame: Any) -> np.ndarray[Any, Any]:
         """(H, W, 3) uint8, turned as the file says: phones film on their side."""

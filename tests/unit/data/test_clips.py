@@ -249,7 +249,9 @@ def test_what_cannot_be_decoded_names_its_item(tmp_path: Path) -> None:
         ({"bytes": b"#EXTM3U\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n", "path": None}, "cannot be read"),
         ({"bytes": sound(), "path": None}, r"without moving pictures \(it holds audio\)"),
         ({"bytes": whole[: media + 15_000], "path": None}, r"cannot be read: frame \d+ of 60 is cut off or damaged"),
-        ({"bytes": video(NOISE)[:-300], "path": None}, "cannot be read"),  # its index, at the end, is cut
+        # Cut off where the file says how its pictures are encoded, or before that.
+        ({"bytes": video(gray(60, 360, 640))[:-600], "path": None}, "cannot be read"),
+        ({"bytes": video(NOISE)[:-3000], "path": None}, "cannot be read"),
         ({"bytes": bytes(broken), "path": None}, "does not decode"),
     ]
     for encoded, said in cases:
