@@ -7,7 +7,6 @@ picture. Not here: shadows of objects on objects, mirror images, textures.
 
 from __future__ import annotations
 
-import copy
 import io
 import math
 import zlib
@@ -107,54 +106,12 @@ class _Part:
     corners: Floats
 
 
-class _Canvas:
-    """What is drawn so far: per ray its depth (R, R) and colour (3, R, R), per pixel the ground and its shadows."""
+class _Layers(NamedTuple):
+    """A picture in the making: per ray its depth (R, R) and colour (3, R, R), per ground point its shadow (S, S)."""
 
-    def __init__(self, scene: Scene, size: int) -> None:
-        self.scene, self.size, rays = scene, size, size * _RAYS_PER_PIXEL
-        self.view = view_of(scene["appearance"]["camera"])
-        self.depth = np.full((rays, rays), FAR, np.float32)
-        self.colors = np.zeros((3, rays, rays), np.float32)
-        self.windows: list[Window] = []
-        self.x, self.y, self.brightness = _lit_ground(scene["appearance"], self.view, size)
-        self.shadow = np.zeros_like(self.x)
-
-    def add(self, parts: Sequence[_Part]) -> None:
-        """Trace parts and their shadows, in place."""
-        look = self.scene["appearance"]
-        rays = len(self.depth)
-        windows = _windows(self.view, [part.corners for part in parts], rays)
-        for part, window in zip(parts, windows, strict=True):
-            origin, directions = _unit_rays(part, self.view, window, rays)
-            near, far = interval(part.kind, origin, directions)
-            hits = np.flatnonzero((near < far) & (near > 0) & (near < self.depth[window]))
-            places = hits // near.shape[1] * (rays - near.shape[1]) + (hits + window[0].start * rays + window[1].start)
-            distance, toward = near.ravel()[hits], np.stack([component.ravel()[hits] for component in directions])
-            normals = part.to_unit.T @ unit_normals(part.kind, np.stack(origin)[:, None] + distance * toward)
-            normals /= np.linalg.norm(normals, axis=0)
-            sight = np.matmul(np.linalg.inv(part.to_unit), toward, dtype=np.float32)
-            sight /= np.linalg.norm(sight, axis=0)
-            rgb = np.array(look["objects"][part.owner]["rgb"], np.float32)
-            shades = _shade(rgb, self.scene["objects"][part.owner]["material"], normals, sight, look)
-            for layer, values in zip((self.depth, *self.colors), (distance, *shades), strict=True):
-                layer.ravel()[places] = values
-        self.windows += windows
-        _cast_shadows(self.shadow, self.x, self.y, np.array(look["light"]["direction"], np.float32), self.view, parts)
-
-    def with_parts(self, parts: Sequence[_Part]) -> _Canvas:
-        """A canvas with these parts as well; this one stays as it is."""
-        whole = copy.copy(self)
-        whole.depth, whole.colors, whole.shadow = self.depth.copy(), self.colors.copy(), self.shadow.copy()
-        whole.windows = [*self.windows]
-        whole.add(parts)
-        return whole
-
-    def picture(self) -> Pixels:
-        """What is drawn, (size, size, 3)."""
-        ground = np.array(self.scene["appearance"]["ground_rgb"], np.float32)[:, None, None]
-        picture = ground * (self.brightness * (1 - 0.55 * _softened(self.shadow)))
-        _lay_over(picture, self.colors, self.depth, self.windows)
-        return np.stack(list(np.minimum(picture * 255 + 0.5, 255).astype(np.uint8)), axis=-1)
+    depth: Floats
+    colors: Floats
+    shadow: Floats
 
 
 def view_of(camera: Camera) -> View:
@@ -222,15 +179,32 @@ def render_clip(scene: Scene, paths: Mapping[int, Sequence[Place]], frames: int,
                 f"object {mover} has a path of {len(path)} places; a clip of {frames} frames of "
                 f"{len(scene['objects'])} objects needs one place per frame, for objects that it has"
             )
-    canvas = _Canvas(scene, size)
-    canvas.add([part for part in parts if part.owner not in paths])
-    if not paths:
-        return np.stack([canvas.picture()] * frames)
-    pictures = []
-    for frame in range(frames):
-        moved = [part for mover, path in sorted(paths.items()) for part in _moved(scene, mover, path[frame])]
-        pictures.append(canvas.with_parts(moved).picture())
-    return np.stack(pictures)
+    look, rays = scene["appearance"], size * _RAYS_PER_PIXEL
+    view = view_of(look["camera"])
+    x, y, brightness = _lit_ground(look, view, size)
+    still = [part for part in parts if part.owner not in paths]
+    moved = [part for frame in range(frames) for part in _moved(scene, paths, frame)]
+    windows = _windows(view, [part.corners for part in still + moved], rays)
+    shadows = _windows(view, [_fallen(part, look) for part in still + moved], size)
+    placed = list(zip(still + moved, windows, shadows, strict=True))
+
+    black, lit = (np.zeros(shape, np.float32) for shape in ((3, rays, rays), (size, size)))
+    layers = _Layers(np.full((rays, rays), FAR, np.float32), black, lit)
+    for part, window, shadow in placed[: len(still)]:
+        _trace(part, window, view, scene, layers)
+        _cast_shadow(part, shadow, x, y, look, layers)
+    different = frames if paths else 1  # where nothing moves, one picture is all of them
+    layers = _Layers(*(np.repeat(layer[None], different, axis=0) for layer in layers))
+    for index, (part, window, shadow) in enumerate(placed[len(still) :]):
+        frame = _Layers(*(layer[index * frames // len(moved)] for layer in layers))
+        _trace(part, window, view, scene, frame)
+        _cast_shadow(part, shadow, x, y, look, frame)
+
+    ground = np.array(look["ground_rgb"], np.float32)[:, None, None]
+    pictures = ground * (brightness * (1 - 0.55 * _softened(layers.shadow)))[:, None]
+    _lay_over(pictures, layers.colors, layers.depth, windows)
+    levels = np.minimum(pictures * 255 + 0.5, 255).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(0, 2, 3, 1)).repeat(frames // different, axis=0)
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -273,10 +247,14 @@ def _check_and_place(scene: Scene, size: int) -> list[_Part]:
     return [part for owner, item in enumerate(objects) for part in _parts(owner, item, looks[owner]["radius"])]
 
 
-def _moved(scene: Scene, owner: int, place: Place) -> list[_Part]:
-    item = scene["objects"][owner].copy()
-    item["3d_coords"] = [*place, item["3d_coords"][2]]
-    return _parts(owner, item, scene["appearance"]["objects"][owner]["radius"])
+def _moved(scene: Scene, paths: Mapping[int, Sequence[Place]], frame: int) -> list[_Part]:
+    """The parts of what moves, where it stands in a frame."""
+    parts = []
+    for owner, path in sorted(paths.items()):
+        item = scene["objects"][owner].copy()
+        item["3d_coords"] = [*path[frame], item["3d_coords"][2]]
+        parts += _parts(owner, item, scene["appearance"]["objects"][owner]["radius"])
+    return parts
 
 
 def _parts(owner: int, item: SceneObject, radius: float) -> list[_Part]:
@@ -348,6 +326,25 @@ def _shade(rgb: Floats, material: str, normals: Floats, sight: Floats, look: App
     return metal
 
 
+def _trace(part: _Part, window: Window, view: View, scene: Scene, layers: _Layers) -> None:
+    """Lay a part over what the rays through its window met so far, where it is nearer; in place."""
+    depth, look = layers.depth, scene["appearance"]
+    origin, directions = _unit_rays(part, view, window, len(depth))
+    near, far = interval(part.kind, origin, directions)
+    hits = np.flatnonzero((near < far) & (near > 0) & (near < depth[window]))
+    rays, width = len(depth), near.shape[1]
+    places = hits // width * (rays - width) + (hits + window[0].start * rays + window[1].start)
+    distance, toward = near.ravel()[hits], np.stack([component.ravel()[hits] for component in directions])
+    normals = part.to_unit.T @ unit_normals(part.kind, np.stack(origin)[:, None] + distance * toward)
+    normals /= np.linalg.norm(normals, axis=0)
+    sight = np.matmul(np.linalg.inv(part.to_unit), toward, dtype=np.float32)
+    sight /= np.linalg.norm(sight, axis=0)
+    rgb = np.array(look["objects"][part.owner]["rgb"], np.float32)
+    shades = _shade(rgb, scene["objects"][part.owner]["material"], normals, sight, look)
+    for layer, values in zip((depth, *layers.colors), (distance, *shades), strict=True):
+        layer.ravel()[places] = values
+
+
 def _lit_ground(look: Appearance, view: View, size: int) -> Components:
     """Ground points (x, y) seen by each pixel, and how brightly the lamp lights them, each (size, size)."""
     u, v = _steps(size), -_steps(size)[:, None]
@@ -361,36 +358,41 @@ def _lit_ground(look: Appearance, view: View, size: int) -> Components:
     return x, y, look["light"]["ambient"] + look["light"]["strength"] * lamp[2] * falloff
 
 
-def _cast_shadows(shadow: Floats, x: Floats, y: Floats, lamp: Floats, view: View, parts: Sequence[_Part]) -> None:
-    """Mark the ground points (x, y) from which parts hide the lamp by 1 in `shadow`, all (size, size), in place."""
-    fallen = [part.corners - part.corners[:, 2:] / lamp[2] * lamp for part in parts]
-    for part, window in zip(parts, _windows(view, fallen, len(x)), strict=True):
-        away_x, away_y = x[window] - part.center[0], y[window] - part.center[1]
-        start_x, start_y, start_z = (m[0] * away_x + m[1] * away_y - m[2] * part.center[2] for m in part.to_unit)
-        toward = part.to_unit @ lamp + np.float32(1e-9)
-        near, far = interval(part.kind, (start_x, start_y, start_z), (toward[0], toward[1], toward[2]))
-        shadow[window][(near < far) & (far > 0)] = 1
+def _fallen(part: _Part, look: Appearance) -> Floats:
+    """The corners (8, 3) of a part's box, thrown on the ground by the lamp."""
+    lamp = np.array(look["light"]["direction"], np.float32)
+    fallen: Floats = part.corners - part.corners[:, 2:] / lamp[2] * lamp
+    return fallen
+
+
+def _cast_shadow(part: _Part, window: Window, x: Floats, y: Floats, look: Appearance, layers: _Layers) -> None:
+    """Mark by 1 the ground points (x, y), (S, S), in a window from which a part hides the lamp; in place."""
+    away_x, away_y = x[window] - part.center[0], y[window] - part.center[1]
+    start_x, start_y, start_z = (m[0] * away_x + m[1] * away_y - m[2] * part.center[2] for m in part.to_unit)
+    toward = part.to_unit @ np.array(look["light"]["direction"], np.float32) + np.float32(1e-9)
+    near, far = interval(part.kind, (start_x, start_y, start_z), (toward[0], toward[1], toward[2]))
+    layers.shadow[window][(near < far) & (far > 0)] = 1
 
 
 def _softened(shadow: Floats) -> Floats:
-    """A shadow whose edge is a pixel wide."""
-    shadow = shadow.copy()
-    shadow[:, 1:-1] = (shadow[:, :-2] + shadow[:, 1:-1] + shadow[:, 2:]) / 3
-    shadow[1:-1] = (shadow[:-2] + shadow[1:-1] + shadow[2:]) / 3
-    return shadow
+    """Shadows (..., S, S) with edges a pixel wide."""
+    soft = shadow.copy()
+    soft[..., 1:-1] = (shadow[..., :-2] + shadow[..., 1:-1] + shadow[..., 2:]) / 3
+    soft[..., 1:-1, :] = (soft[..., :-2, :] + soft[..., 1:-1, :] + soft[..., 2:, :]) / 3
+    return soft
 
 
-def _lay_over(picture: Floats, colors: Floats, depth: Floats, windows: Sequence[Window]) -> None:
-    """Average the objects' rays per pixel and lay them over the picture (3, size, size), in place."""
+def _lay_over(pictures: Floats, colors: Floats, depth: Floats, windows: Sequence[Window]) -> None:
+    """Average what rays met, (F, 3, R, R) at depths (F, R, R), per pixel over pictures (F, 3, S, S), in place."""
     step = _RAYS_PER_PIXEL
     # Whole pixels around all windows; outside them no ray met anything.
     top, left = (min((window[axis].start for window in windows), default=0) // step for axis in (0, 1))
     bottom, right = (-(-max((window[axis].stop for window in windows), default=0) // step) for axis in (0, 1))
-    region = picture[:, top:bottom, left:right]
-    empty, total = np.zeros(region.shape[1:], np.float32), np.zeros_like(region)
+    region = pictures[..., top:bottom, left:right]
+    empty, total = np.zeros_like(region[:, :1]), np.zeros_like(region)
     for row, column in np.ndindex(step, step):
         rays = (slice(top * step + row, bottom * step, step), slice(left * step + column, right * step, step))
-        empty += depth[rays] == FAR
-        total += colors[:, *rays]
+        empty += depth[:, None, *rays] == FAR
+        total += colors[..., *rays]
     region *= empty * (1 / step**2)
     region += total * (1 / step**2)

@@ -20,6 +20,7 @@ from r1mm.mini.render import (
     encode_png,
     pixel_coverage,
     render,
+    render_clip,
     view_of,
 )
 from r1mm.mini.scenes import CLEVR_LIKE, SUPERCLEVR_LIKE, Scene, World, sample_scene
@@ -249,3 +250,25 @@ def test_bad_scenes_are_refused() -> None:
     buried["appearance"]["camera"]["position"] = [0.0, -9.0, -1.0]
     with pytest.raises(ValueError, match="place it above the ground"):
         render(buried)
+
+
+def test_a_clip_has_the_pixels_of_its_pictures() -> None:
+    # One goes behind the other and out of the picture, under both their shadows.
+    scene = scene_of({"place": (-1.0, 0.0)}, {"place": (0.5, -1.5), "rgb": BLUE, "shape": "car", "material": "metal"})
+    path = [(-1.0 + step, 0.3 * step) for step in range(6)]
+    frames = render_clip(scene, {0: path}, 6, 64)
+    for pixels, (x, y) in zip(frames, path, strict=True):
+        alone = copy.deepcopy(scene)
+        alone["objects"][0]["3d_coords"][:2] = [x, y]
+        assert np.array_equal(pixels, render(alone, 64))
+    both = render_clip(scene, {1: path, 0: path[::-1]}, 6, 64)
+    assert not np.array_equal(both[0], frames[0])
+    still = render_clip(scene, {}, 3, 64)
+    assert still.shape == (3, 64, 64, 3)
+    assert all(np.array_equal(pixels, render(scene, 64)) for pixels in still)
+
+
+@pytest.mark.parametrize("paths", [{0: [(0.0, 0.0)]}, {1: [(0.0, 0.0)] * 2}])
+def test_a_path_that_does_not_fit_the_clip_is_refused(paths: dict[int, list[tuple[float, float]]]) -> None:
+    with pytest.raises(ValueError, match=r"object . has a path of . places; a clip of 2 frames of 1 objects"):
+        render_clip(scene_of({}), paths, 2)
