@@ -3,7 +3,6 @@
 A set has the columns of open-r1-video-4k, with the clip itself beside its path.
 """
 
-import io
 import json
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from datasets import Dataset, Features, Value
 
+from r1mm.data.clips import write_mp4
 from r1mm.data.counting import Example
 from r1mm.mini.choices import (
     KINDS,
@@ -30,7 +29,6 @@ from r1mm.mini.choices import (
 )
 from r1mm.mini.datasets import Lesson, examples_of
 from r1mm.mini.motion import FRAMES, WORLDS, draw_film
-from r1mm.mini.render import Pixels
 from r1mm.processes import die_with_parent
 from r1mm.progress import progress_bar
 from r1mm.rundir import make_folder, write_text
@@ -70,21 +68,6 @@ class ClipSet:
             raise ValueError(f"kinds are {list(self.kinds)}; name at least one of {list(KINDS)}")
 
 
-def encode_mp4(frames: Pixels, rate: int = RATE) -> bytes:
-    """An mp4 of (T, H, W, 3) uint8 RGB frames, H and W even, at `rate` frames per second; the same bytes every time."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        # One thread, because how a picture is split among threads changes the bytes.
-        options = {"preset": "veryfast", "crf": "16", "threads": "1", "bf": "0"}
-        stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
-    return buffer.getvalue()
-
-
 def _make_item(job: tuple[ClipSet, int, str, int]) -> tuple[Asked, bytes]:
     settings, index, filename, size = job
     # A generator per item: the same bytes however the work is split over processes.
@@ -100,7 +83,7 @@ def _make_item(job: tuple[ClipSet, int, str, int]) -> tuple[Asked, bytes]:
         frames=settings.frames,
         size=size,
     )
-    return asked, encode_mp4(draw_film(asked["film"], size))
+    return asked, write_mp4(draw_film(asked["film"], size), RATE)
 
 
 def render_clip_sets(sets: Mapping[str, ClipSet], frame_size: int, folder: Path, workers: int) -> None:
