@@ -20,7 +20,9 @@ def add(verb: AddVerb) -> None:
         "TASK is a task of any recipe (superclevr-200, geoqa-754, ...), FILE a generations/*.jsonl of r1mm or the\n"
         "JSON that R1-V's evaluation scripts write. counting: the first <answer> N </answer> decides, an output\n"
         "without one is wrong and counted as unparsed; lenient: what a benevolent reader would take it to answer.\n"
-        "math: math-verify on the whole output; lenient: also on the answer alone, without its tags.",
+        "math: math-verify on the whole output; lenient: also on the answer alone, without its tags.\n"
+        "choice: the letter that the answer tag, or an output without one, starts with; lenient: the last letter in\n"
+        "the part that answers.",
     )
     score.add_argument("task", metavar="TASK", help="name of a task, or recipe/task where recipes differ in it")
     score.add_argument("file", metavar="FILE", type=Path, help="recorded outputs")

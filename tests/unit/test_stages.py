@@ -10,7 +10,7 @@ from r1mm.stages import STAGE_TABLE
 # What a run is called or chosen by; variants and options act on the other parts.
 _NAMES = {
     *("name", "title", "family", "upstream", "size", "hardware", "stages", "base_seed"),
-    *("default_variant", "variants", "options"),
+    *("default_variant", "variants", "options", "upstream_layout"),
 }
 
 
