@@ -19,6 +19,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 UV := $(VENV)/bin/uv
 R1MM := $(VENV)/bin/r1mm
+EVALUATOR := .evaluator
 LOCKS := docker/locks
 RESOLVE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
@@ -31,8 +32,8 @@ JOB = --launch $(LAUNCH) $(if $(IMAGE),--image $(IMAGE)) --seed $(SEED) --runs $
 # Only what is set: an empty variable is not an absent one.
 $(foreach name,BASE_IMAGE CA_BUNDLE WHEELS R1MM_MEMORY R1MM_SHM HF_TOKEN_FILE DASHBOARD_PORT,$(if $($(name)),$(eval export $(name))))
 
-.PHONY: help setup reproduce-r1v images image-cpu image-gpu dashboard doctor test test-unit test-recipes test-containers \
-	test-all lint locks clean
+.PHONY: help setup reproduce-r1v images image-cpu image-gpu image-evaluator dashboard doctor test test-unit test-recipes test-containers \
+	test-evaluator test-all lint locks clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -61,13 +62,19 @@ test-recipes: $(READY) ## the miniature end to end against its reference rows
 test-containers: $(READY) ## containers, against the engine that DOCKER_HOST or the default socket names
 	$(VENV)/bin/pytest tests/containers
 
-images: image-cpu image-gpu ## build both images
+test-evaluator: $(READY) $(EVALUATOR)/.ready ## the bridge to lmms-eval with the real lmms-eval (R1MM_EVALUATOR_PYTHON: one you have)
+	R1MM_EVALUATOR_PYTHON="$${R1MM_EVALUATOR_PYTHON:-$(abspath $(EVALUATOR))/bin/python}" $(VENV)/bin/pytest tests/recipes/test_lmms.py
+
+images: image-cpu image-gpu ## build both images that most recipes need
 
 image-cpu: $(READY) ## build the image of the miniatures
 	@$(R1MM) image cpu
 
 image-gpu: $(READY) ## build the image of the full recipes (CUDA, vLLM, deepspeed)
 	@$(R1MM) image trainer
+
+image-evaluator: $(READY) ## build the image of evaluations by lmms-eval (the one before, and lmms-eval beside it)
+	@$(R1MM) image evaluator
 
 dashboard: $(READY) ## curves of all runs in a browser, on 127.0.0.1:6006 (DASHBOARD_PORT=)
 	@$(R1MM) dashboard --runs $(RUNS) --launch $(if $(filter compose,$(LAUNCH)),compose,local)
@@ -88,11 +95,22 @@ $(READY): $(LOCKS)/bootstrap.txt $(LOCKS)/build.txt $(LOCKS)/cpu.txt $(LOCKS)/de
 	@$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 
+# lmms-eval's own environment where a container's is not at hand; none is made where one is named.
+$(EVALUATOR)/.ready: $(LOCKS)/evaluator.txt $(LOCKS)/build.txt | $(READY)
+ifeq ($(R1MM_EVALUATOR_PYTHON),)
+	@echo "set-up: $(EVALUATOR), lmms-eval's packages by hash from $(LOCKS)/evaluator.txt (about 6 GB, once)"
+	@$(UV) venv --quiet --clear --python $(VENV)/bin/python $(EVALUATOR)
+	@$(UV) pip install --quiet --python $(EVALUATOR)/bin/python --compile-bytecode --require-hashes \
+		--build-constraints $(LOCKS)/build.txt -r $(LOCKS)/evaluator.txt
+	@touch $@
+endif
+
 locks: $(READY) ## resolve docker/locks/*.txt again from pyproject.toml
 	$(RESOLVE) pyproject.toml -o $(LOCKS)/cpu.txt
 	$(RESOLVE) pyproject.toml --extra gpu -o $(LOCKS)/gpu.txt
 	$(RESOLVE) --group dev --constraints $(LOCKS)/cpu.txt -o $(LOCKS)/dev.txt
 	$(RESOLVE) --group sharding --no-deps -o $(LOCKS)/sharding.txt
+	$(RESOLVE) --group evaluator -o $(LOCKS)/evaluator.txt
 	$(RESOLVE) --group bootstrap -o $(LOCKS)/bootstrap.txt
 	$(RESOLVE) --group sbom -o $(LOCKS)/sbom.txt
 	$(RESOLVE) --group build -o $(LOCKS)/build.txt
@@ -100,8 +118,8 @@ locks: $(READY) ## resolve docker/locks/*.txt again from pyproject.toml
 doctor: $(READY) ## check that this machine can run it
 	@$(R1MM) doctor --runs $(RUNS) --launch $(LAUNCH) $(if $(GPUS),--gpus $(GPUS))
 
-clean: ## remove .venv, caches and the images built here; runs are kept
-	@if docker version >/dev/null 2>&1; then for image in r1mm-cpu r1mm-trainer \
+clean: ## remove .venv, .evaluator, caches and the images built here; runs are kept
+	@if docker version >/dev/null 2>&1; then for image in r1mm-cpu r1mm-trainer r1mm-evaluator \
 		$$(docker image ls --quiet --filter dangling=true --filter label=r1mm.lock.sha256); do \
 		docker image rm --force $$image 2>/dev/null || true; done; fi
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(EVALUATOR) .mypy_cache .pytest_cache .ruff_cache

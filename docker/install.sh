@@ -1,9 +1,10 @@
 #!/bin/sh
-# The steps that both images share; each Dockerfile mounts this file where a step needs it.
+# The steps that the images share; each Dockerfile mounts this file where a step needs it.
 #
 #   install.sh tools LOCKS LOCK.txt           uv in /opt/tools, and the bill of materials of LOCK in /opt/tools/sbom.cdx.json
+#   install.sh bill LOCK.txt FILE             the bill of materials of another LOCK, once there are tools
 #   install.sh python                         Python with its headers and a C compiler, where the base has none
-#   install.sh packages LOCK.txt [BUILD.txt]  /opt/venv with every package of LOCK, checked by hash
+#   install.sh packages LOCK.txt [BUILD.txt]  /opt/venv, or VENV, with every package of LOCK, checked by hash
 #   install.sh user                           the unprivileged user, and folders that any uid may write
 set -eu
 
@@ -13,6 +14,10 @@ if [ -s /run/secrets/ca_bundle ]; then
 fi
 export UV_SYSTEM_CERTS=true UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
+bill() {
+  /opt/tools/bin/cyclonedx-py requirements --output-reproducible --output-format JSON --output-file "$2" "$1"
+}
+
 step=$1
 shift
 case $step in
@@ -20,8 +25,10 @@ case $step in
     python3 -m venv /opt/tools
     /opt/tools/bin/pip install --quiet --no-cache-dir --require-hashes -r "$1/bootstrap.txt"
     /opt/tools/bin/uv pip install --quiet --python /opt/tools/bin/python --require-hashes -r "$1/sbom.txt"
-    /opt/tools/bin/cyclonedx-py requirements --output-reproducible --output-format JSON \
-      --output-file /opt/tools/sbom.cdx.json "$1/$2"
+    bill "$1/$2" /opt/tools/sbom.cdx.json
+    ;;
+  bill)
+    bill "$1" "$2"
     ;;
   python)
     if ! python3 -c 'import sys; raise SystemExit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
@@ -33,10 +40,10 @@ case $step in
     fi
     ;;
   packages)
-    /opt/tools/bin/uv venv --quiet --python "$(command -v python3)" /opt/venv
-    lock=$1 build=${2:-}
+    venv=${VENV:-/opt/venv} lock=$1 build=${2:-}
+    /opt/tools/bin/uv venv --quiet --python "$(command -v python3)" "$venv"
     # deepspeed's kernels are compiled when they are first used, not here: its build needs no torch and no compiler.
-    DS_BUILD_OPS=0 /opt/tools/bin/uv pip install --python /opt/venv/bin/python --compile-bytecode --require-hashes \
+    DS_BUILD_OPS=0 /opt/tools/bin/uv pip install --python "$venv/bin/python" --compile-bytecode --require-hashes \
       --find-links /wheels ${build:+--build-constraints "$build"} -r "$lock"
     ;;
   user)

@@ -282,8 +282,11 @@ def facts_of(image: Image, *, ask_cuda: bool = False) -> dict[str, Any]:
     return found
 
 
-def prepare(runs: Path, *, wanted_gpus: int, image: str | None, say: Say) -> Compose:
+def prepare(runs: Path, *, wanted_gpus: int, image: str | None, say: Say, lmms: bool = False) -> Compose:
     """Containers for stages below `runs`: the image built from this tree, or the one named, checked to hold this code.
+
+    `lmms`: the recipe has tasks of lmms-eval.  The evaluator image, which is the trainer's and more, is that of all its
+    stages then, so that a run is of one image.
 
     Raises BadInput when engine, image or settings cannot be used, StageFailed when the image cannot be built.
     """
@@ -291,7 +294,7 @@ def prepare(runs: Path, *, wanted_gpus: int, image: str | None, say: Say) -> Com
     engine = find_engine()
     user = _caller(engine)
     token = token_file() if wanted_gpus else None
-    kind = "trainer" if wanted_gpus else "cpu"
+    kind = "cpu" if not wanted_gpus else "evaluator" if lmms else "trainer"
     found = held(client(), image) if image else build(kind, say)
     if found is None:
         raise BadInput(f"this engine holds no image {image}; pull it, or leave --image out to build one")
@@ -309,7 +312,7 @@ def prepare(runs: Path, *, wanted_gpus: int, image: str | None, say: Say) -> Com
     if wanted_gpus and not os.environ.get("R1MM_MEMORY"):
         os.environ["R1MM_MEMORY"] = str(engine.memory_bytes * 9 // 10)
     os.environ |= {
-        f"R1MM_{kind.upper()}_IMAGE": found.id,
+        **{f"R1MM_{name}_IMAGE": found.id for name in (("TRAINER", "EVALUATOR") if wanted_gpus else ("CPU",))},
         "R1MM_RUNS": str(runs),
         "R1MM_USER": user,
         "R1MM_CACHES": f"r1mm-{os.getuid()}",  # a volume belongs to the uid that first writes it

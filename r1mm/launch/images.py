@@ -25,18 +25,22 @@ from r1mm.rundir import sha256_file
 
 @dataclass(frozen=True)
 class ImageSource:
-    """What an image is made of, and what it needs in bytes on the engine's disk while it is built."""
+    """What an image is made of, and what it needs in bytes on the engine's disk while it is built.
+
+    `lock` is of the environment that r1mm runs in, `beside` those of others in the image.
+    """
 
     tag: str
     dockerfile: Path
     lock: Path
     needed_bytes: int
+    beside: tuple[Path, ...] = ()
 
     def digest(self) -> str:
         """sha256 over the files that decide what is below the code in the image; the base has a digest of its own."""
         whole = hashlib.sha256()
         others = (DOCKER / "install.sh", *(DOCKER / "locks" / f"{name}.txt" for name in ("bootstrap", "sbom", "build")))
-        for path in (self.dockerfile, self.lock, *others):
+        for path in (self.dockerfile, self.lock, *self.beside, *others):
             whole.update(f"{path.name}\0{sha256_file(path)}\n".encode())
         return whole.hexdigest()
 
@@ -45,6 +49,13 @@ DOCKER = ROOT / "docker"
 IMAGES = {
     "cpu": ImageSource("r1mm-cpu", DOCKER / "cpu.Dockerfile", DOCKER / "locks" / "cpu.txt", 14_000_000_000),
     "trainer": ImageSource("r1mm-trainer", DOCKER / "trainer.Dockerfile", DOCKER / "locks" / "gpu.txt", 35_000_000_000),
+    "evaluator": ImageSource(
+        "r1mm-evaluator",
+        DOCKER / "evaluator.Dockerfile",
+        DOCKER / "locks" / "gpu.txt",
+        45_000_000_000,
+        (DOCKER / "locks" / "evaluator.txt",),
+    ),
 }
 
 

@@ -26,11 +26,11 @@ def add(verb: AddVerb) -> None:
     image = verb(
         "image",
         _image,
-        "build an image from this tree: cpu (miniatures) or trainer (CUDA, full recipes)",
+        "build an image from this tree: cpu (miniatures), trainer (CUDA, full recipes) or evaluator (and lmms-eval)",
         "From the environment: BASE_IMAGE=NAME@sha256:... another base; CA_BUNDLE=FILE certificates of a proxy that\n"
         "inspects TLS; WHEELS=DIR packages to take from a folder.",
     )
-    image.add_argument("kind", choices=("cpu", "trainer"), help="which image")
+    image.add_argument("kind", choices=("cpu", "trainer", "evaluator"), help="which image")
 
     dashboard = verb(
         "dashboard",

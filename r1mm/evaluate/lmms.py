@@ -1,0 +1,388 @@
+"""lmms-eval's tasks on a checkpoint folder: run in the evaluator's own environment, read back item by item.
+
+lmms-eval is never imported here, for its dependencies contradict ours (pyproject.toml, group `evaluator`).  It runs as
+`python -m lmms_eval` of the interpreter that R1MM_EVALUATOR_PYTHON names: the evaluator image sets it, elsewhere a
+virtual environment made from docker/locks/evaluator.txt does.  A task's questions, prompts and scoring are lmms-eval's;
+its items and clips are local files, which r1mm has fetched by revision: nothing is downloaded here.
+
+What lmms-eval 0.7.3 does by itself, and what is done about it:
+
+- A clip that cannot be opened is logged, and its question asked without it.  Here that ends the evaluation.
+- An exception is printed and the exit status is 0.  Here missing results are the failure.
+- Of a batch only the first clip is cut down to the wanted number of frames.  Here a batch is one item.
+- An answer ends at its first blank line.  Here only at its end token: thoughts have several paragraphs.
+- Marks are given by four threads that share one random generator, which picks a letter for an answer without any.
+  Here by one, so that the same outputs get the same marks.
+- It keeps no answer before all are there.  Here items are evaluated in slices, and a finished slice is kept.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from r1mm.errors import BadInput, StageFailed
+from r1mm.evaluate.lmms_items import read_items
+from r1mm.evaluate.lmms_samples import check_total, read_samples
+from r1mm.evaluate.scoring import Output
+from r1mm.manifest import ROOT
+from r1mm.plan.shapes import config_of_folder
+from r1mm.progress import progress_bar
+from r1mm.recipe import digest
+from r1mm.rundir import explained, make_folder, write_json, write_jsonl, write_text
+
+VARIABLE = "R1MM_EVALUATOR_PYTHON"
+VERSION = "0.7.3"  # of lmms-eval: what stands above was found in this one
+LOCK = ROOT / "docker" / "locks" / "evaluator.txt"
+SLICE = 256  # items of one start of lmms-eval, which takes about half a minute for itself
+# lmms-eval's name for the architecture of a checkpoint.
+_MODELS = {"qwen2_vl": "qwen2_vl"}
+_SPLIT_KEYS = ("test_split", "validation_split")
+_SUFFIX = "_r1mm"  # of our task's name: the stock one's own name stays its own
+
+# Ended with the process that started it, however that ends; on Linux alone, elsewhere Ctrl-C and errors end it.
+_START = """
+import ctypes, runpy, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+runpy.run_module("lmms_eval", run_name="__main__", alter_sys=True)
+"""
+_PACKAGES = ("lmms-eval", "transformers", "torch", "torchvision", "qwen-vl-utils", "decord", "numpy", "pillow")
+_PROBE = f"""
+import importlib.metadata as m, importlib.util as u, json, platform
+def version(name):
+    try:
+        return m.version(name)
+    except m.PackageNotFoundError:
+        return None
+found = u.find_spec("lmms_eval")
+print(json.dumps(dict(
+    python=platform.python_version(),
+    packages=dict((name, version(name)) for name in {_PACKAGES}),
+    tasks=None if found is None else found.submodule_search_locations[0] + "/tasks",
+)))
+"""
+# What would lead it elsewhere, or have it write a token into its log.
+_DROPPED = re.compile(r"PYTHON(PATH|HOME)|VIRTUAL_ENV|LMMS_EVAL_.*|HF_TOKEN(_PATH)?|HUGGING_FACE_HUB_TOKEN|WANDB_.*")
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "disabled"}
+_PROGRESS = re.compile(r"Model Responding:.*?(\d+)/(\d+)")
+# lmms-eval==0.7.3:models/simple/qwen2_vl.py: what it says when it goes on without a clip.
+_LOST_CLIP = re.compile(r"(?:Skipping empty video|Failed to process video|Unexpected video_inputs format)[: ].*")
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """The environment that lmms-eval runs in: its interpreter, the packages that bear on numbers, the tasks' folder."""
+
+    python: Path
+    python_version: str
+    packages: dict[str, str | None]
+    tasks: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a record of what an evaluation ran with; no path of this machine."""
+        return {"python": self.python_version, "packages": self.packages}
+
+
+@dataclass(frozen=True)
+class LmmsSettings:
+    """How a task is evaluated.  `frames` of each clip; pixels bound each of its frames before they are subsampled."""
+
+    max_new_tokens: int
+    frames: int = 16
+    min_pixels: int = 4 * 28 * 28
+    max_pixels: int = 768 * 28 * 28
+
+
+def _pinned() -> dict[str, list[str]]:
+    """The versions of the packages that bear on numbers, as locked; lmms-eval's alone where the lock is not here."""
+    if not LOCK.is_file():
+        return {"lmms-eval": [VERSION]}
+    locked = re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name: [version for other, version in locked if other == name] for name in _PACKAGES}
+
+
+def find_evaluator() -> Evaluator:
+    """The environment that R1MM_EVALUATOR_PYTHON names.  BadInput where there is none, or another lmms-eval in it."""
+    named = os.environ.get(VARIABLE)
+    remedy = (
+        "use the evaluator image (`make image-evaluator`), or make a virtual environment from "
+        f"docker/locks/evaluator.txt and set {VARIABLE} to its python"
+    )
+    if not named:
+        raise BadInput(
+            f"{VARIABLE} is not set, and this task is lmms-eval's, which needs an environment of its own; {remedy}"
+        )
+    try:
+        said = subprocess.run(
+            [named, "-I", "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+        ).stdout
+        found = json.loads(said)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise BadInput(f"{VARIABLE}={named} is no Python that starts ({error}); {remedy}") from error
+    for name, pinned in _pinned().items():
+        if found["packages"][name] not in pinned:
+            raise BadInput(
+                f"{VARIABLE}={named} has {name} {found['packages'][name] or 'not at all'}, {' or '.join(pinned)} is "
+                f"needed; {remedy}"
+            )
+    return Evaluator(Path(named), found["python"], found["packages"], Path(found["tasks"]))
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """Reads a task's file; the functions it names are lmms-eval's to load."""
+
+
+_TaskLoader.add_constructor("!function", lambda loader, node: None)
+
+
+def stock_task(evaluator: Evaluator, name: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a task that lmms-eval brings, and its settings.  BadInput when there is none of that name."""
+    files = sorted(evaluator.tasks.rglob(f"{name}.yaml")) if re.fullmatch(r"[A-Za-z0-9_-]+", name) else []
+    for path in files:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)
+        if isinstance(content, dict) and content.get("task") == name:
+            return path, content
+    raise BadInput(
+        f"lmms-eval {VERSION} has no task {name!r} in a file of that name; see its `python -m lmms_eval tasks list`"
+    )
+
+
+def split_template(template: str) -> tuple[str, str]:
+    """What lmms-eval puts before a question and after the line break behind it.  BadInput for another form."""
+    before, field, after = template.partition("{question}")
+    if not field or not after.startswith("\n"):
+        raise BadInput(
+            f"the template {template!r} cannot be lmms-eval's, which puts a line break after the question and its "
+            "options; write '{question}\\n' and then what follows"
+        )
+    return before, after[1:]
+
+
+def task_file(stock: Path, content: dict[str, Any], template: str, settings: LmmsSettings) -> dict[str, Any]:
+    """Our task: the stock one with our items and our prompt, whose answers end at their end token alone."""
+    splits = [content[key] for key in _SPLIT_KEYS if content.get(key)]
+    if not splits:
+        raise BadInput(f"task {content['task']} has none of {', '.join(_SPLIT_KEYS)}; it cannot be given items of ours")
+    before, after = split_template(template)
+    specific = dict(content.get("lmms_eval_specific_kwargs") or {})
+    default = {**dict(specific.get("default") or {}), "pre_prompt": before, "post_prompt": after}
+    return {
+        "include": str(stock),
+        "task": content["task"] + _SUFFIX,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {splits[0]: "items.jsonl"}},
+        "lmms_eval_specific_kwargs": {"default": default},
+        "generation_kwargs": {
+            **dict(content.get("generation_kwargs") or {}),
+            "max_new_tokens": settings.max_new_tokens,
+            "temperature": 0,
+            "do_sample": False,
+            "until": [],
+        },
+    }
+
+
+def _model_name(model_folder: Path) -> str:
+    kind = str(config_of_folder(model_folder).get("model_type"))
+    if kind not in _MODELS:
+        raise BadInput(
+            f"{model_folder} holds a model of type {kind!r}; through lmms-eval r1mm evaluates {', '.join(_MODELS)}"
+        )
+    if not any(model_folder.glob("*.safetensors")):
+        raise BadInput(f"{model_folder} holds no weights as safetensors; give a checkpoint saved so")
+    return _MODELS[kind]
+
+
+def _config(task: str, model: str, settings: LmmsSettings, device: str, offset: int, count: int) -> dict[str, Any]:
+    # Names within the working folder: lmms-eval splits this text at commas and equal signs, which a path may hold.
+    arguments = {
+        "pretrained": "model",
+        "device_map": device,
+        "max_num_frames": settings.frames,
+        "min_pixels": settings.min_pixels,
+        "max_pixels": settings.max_pixels,
+    }
+    return {
+        "model": model,
+        "model_args": ",".join(f"{name}={value}" for name, value in arguments.items()),
+        "tasks": task,
+        "include_path": "tasks",
+        "device": device,
+        "batch_size": 1,
+        "offset": offset,
+        "limit": count,
+        "log_samples": True,
+        "output_path": "out",
+        "process_docs_parallel": 1,
+        "seed": [0, 0, 0, 0],
+        "timezone": "UTC",
+    }
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not _DROPPED.fullmatch(name)}
+    return {
+        **kept,
+        **_OFFLINE,
+        "HF_DATASETS_CACHE": str(folder / "cache" / "datasets"),
+        "HF_MODULES_CACHE": str(folder / "cache" / "modules"),
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "200",
+    }
+
+
+@contextlib.contextmanager
+def _started(evaluator: Evaluator, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """lmms-eval at work in `folder`; ended, with what it started, when the block is left."""
+    process = subprocess.Popen(
+        [str(evaluator.python), "-P", "-c", _START, "--config", "config.yaml"],
+        cwd=folder,
+        env=_environment(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,  # universal line ends: what redraws a bar in place is a line of its own
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _run(evaluator: Evaluator, folder: Path, on_progress: Callable[[int], None]) -> None:
+    """Start lmms-eval on the configuration in `folder`, and wait.  StageFailed with its last words where it fails."""
+    last: deque[str] = deque(maxlen=25)
+    lost = ""
+    with (
+        explained(folder),
+        (folder / "log.txt").open("w", encoding="utf-8") as log,
+        _started(evaluator, folder) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := _PROGRESS.search(line):
+                on_progress(int(found.group(1)))
+                continue
+            log.write(line)
+            if line.strip():
+                last.append(line.rstrip())
+            if found := _LOST_CLIP.search(line):
+                lost = found.group()
+                break
+    said = "\n".join(f"    {line}" for line in last)
+    if lost:
+        raise StageFailed(
+            f"lmms-eval could not read a clip and would have asked its question without it ({lost}); repair that "
+            f"file or leave its item out (see {folder / 'log.txt'})"
+        )
+    if process.returncode or len(list((folder / "out").rglob("*_results.json"))) != 1:
+        raise StageFailed(f"lmms-eval gave no results (status {process.returncode}); its last words:\n{said}")
+
+
+def _collect(folder: Path, count_tokens: Callable[[Sequence[str]], list[int]]) -> list[Output]:
+    samples, results = (sorted((folder / "out").rglob(f"*_{kind}")) for kind in ("samples_*.jsonl", "results.json"))
+    if len(samples) != 1 or len(results) != 1:
+        raise BadInput(
+            f"{folder / 'out'} holds {len(samples)} samples files and {len(results)} results; delete {folder}"
+        )
+    outputs = read_samples(samples[0], count_tokens)
+    check_total(outputs, json.loads(results[0].read_text(encoding="utf-8")), str(results[0]))
+    return outputs
+
+
+def _lay_out(place: Path, rows: list[dict[str, Any]], task: dict[str, Any], config: dict[str, Any]) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    make_folder(place / "tasks")
+    write_jsonl(place / "tasks" / "items.jsonl", rows)
+    write_text(place / "tasks" / "task.yaml", yaml.safe_dump(task, sort_keys=False, allow_unicode=True))
+    write_text(place / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+
+
+def _token_counter(model_folder: Path) -> Callable[[Sequence[str]], list[int]]:
+    def count(texts: Sequence[str]) -> list[int]:
+        from r1mm.processor import load_processor
+
+        tokenizer = load_processor(model_folder).tokenizer
+        return [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+
+    return count
+
+
+def evaluate_lmms(
+    *,
+    evaluator: Evaluator,
+    task: str,
+    model_folder: Path,
+    items: Path,
+    clips: Path,
+    template: str,
+    settings: LmmsSettings,
+    folder: Path,
+    title: str,
+    device: str,
+    limit: int | None = None,
+    slice_items: int = SLICE,
+) -> list[Output]:
+    """Answers every item of an lmms-eval task greedily and gives the outputs with lmms-eval's marks, in order.
+
+    `task` is one of lmms-eval's own (`longvideobench_val_v`); `items` its items as a local file and `clips` the folder
+    that their video_path is relative to (see `lmms_items.read_items`); `template` holds `{question}` and a line break,
+    for the question with its options.  `limit`: only so many items, the first.  The checkpoint runs in the dtype it is
+    saved in, on `device` (cpu or cuda).
+
+    Finished slices are kept in `folder`, from which a killed evaluation goes on to the identical end; those of another
+    model, data or setting are made anew.
+
+    Raises BadInput for an input that cannot be used, StageFailed when lmms-eval fails or a clip cannot be read.
+    """
+    stock, content = stock_task(evaluator, task)
+    ours, model = task_file(stock, content, template, settings), _model_name(model_folder)
+    rows = read_items(items, clips)[:limit]
+    weights = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(model_folder.iterdir())}
+    identity = digest([ours, asdict(settings), rows, weights, evaluator.as_dict(), device, slice_items])
+    counter, outputs = _token_counter(model_folder), []
+    with progress_bar(total=len(rows), desc=title, unit="item") as bar:
+
+        def show(start: int, done: int) -> None:
+            bar.update(start + done - bar.n)
+
+        for number, start in enumerate(range(0, len(rows), slice_items)):
+            count, place = min(slice_items, len(rows) - start), folder / f"slice-{number:04d}"
+            done = place / "done.json"
+            if not (done.is_file() and json.loads(done.read_text()) == {"identity": identity}):
+                _lay_out(place, rows, ours, _config(ours["task"], model, settings, device, start, count))
+                (place / "model").symlink_to(model_folder.resolve())
+                _run(evaluator, place, functools.partial(show, start))
+                write_json(done, {"identity": identity})
+            found = _collect(place, counter)
+            asked = [str(row["id"]) for row in rows[start : start + count]]
+            if [output.item for output in found] != asked:
+                raise BadInput(f"{place}: lmms-eval did not answer the items that were asked, in order; delete it")
+            outputs += found
+            show(start, count)
+    write_json(folder / "evaluator.json", evaluator.as_dict())
+    return outputs

@@ -1,0 +1,87 @@
+"""The items of LongVideoBench as its publishers give them, from local files, as its lmms-eval task takes them.
+
+Of either form: the parquet files of the hub's dataset, with option0 to option4 ("N/A" where there is none), or its
+`lvb_val.json`, with a list of candidates.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from r1mm.errors import BadInput
+from r1mm.rundir import read_jsonl
+
+OPTIONS = 5
+_NONE = "N/A"
+_TEXTS = ("id", "question", "video_path", "question_category")
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        return read_jsonl(path)
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        try:
+            found: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise BadInput(f"{path} is not readable parquet: {error}") from error
+        return found
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise BadInput(f"{path} holds no list of items; give LongVideoBench's lvb_val.json, its parquet, or JSON lines")
+    return content
+
+
+def _options(row: dict[str, Any], where: str) -> list[str]:
+    given = row.get("candidates")
+    if not isinstance(given, list):
+        given = [option for option in (row.get(f"option{i}") for i in range(OPTIONS)) if option not in (None, _NONE)]
+    if not 2 <= len(given) <= OPTIONS or not all(isinstance(option, str) for option in given):
+        raise BadInput(f"{where}: has the options {given!r}; an item has two to five texts (candidates, or option0...)")
+    return given
+
+
+def _item(row: dict[str, Any], clips: Path, where: str) -> dict[str, Any]:
+    for key in _TEXTS:
+        if not isinstance(row.get(key), str) or not row[key]:
+            raise BadInput(f"{where}: has no text {key} (found {row.get(key)!r})")
+    options, right = _options(row, where), row.get("correct_choice")
+    if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(options):
+        raise BadInput(f"{where}: correct_choice is {right!r}, the number of an option from 0 to {len(options) - 1}")
+    clip = (clips / row["video_path"]).resolve()
+    if not clip.is_file() or not clip.stat().st_size:
+        state = "is empty" if clip.is_file() else "is not there"
+        raise BadInput(f"{where}: the clip of item {row['id']!r}, {clip}, {state}; fetch it, or leave the item out")
+    if clip.suffix not in (".mp4", ".avi", ".mov"):
+        raise BadInput(f"{where}: {clip} is no .mp4, .avi or .mov; lmms-eval would ask the question without it")
+    return {
+        "id": row["id"],
+        "question": row["question"],
+        **{f"option{i}": options[i] if i < len(options) else _NONE for i in range(OPTIONS)},
+        "correct_choice": right,
+        "video_path": str(clip),
+        "duration_group": str(row.get("duration_group")),
+        "question_category": row["question_category"],
+    }
+
+
+def read_items(path: Path, clips: Path) -> list[dict[str, Any]]:
+    """The items of a file, each with its clip's full path.
+
+    `path`: LongVideoBench's lvb_val.json, its parquet, or JSON lines of either schema; `clips`: the clips' folder.
+    Raises BadInput, with the item's place, for what is missing: a field, an option, a clip.
+    """
+    rows = _read(path)
+    if not rows:
+        raise BadInput(f"{path} holds no items")
+    found = [_item(row, clips, f"{path}:{number}") for number, row in enumerate(rows, 1)]
+    seen: set[str] = set()
+    for number, item in enumerate(found, 1):
+        if item["id"] in seen:
+            raise BadInput(f"{path}:{number}: item {item['id']!r} stands there twice; correct the file")
+        seen.add(item["id"])
+    return found
