@@ -377,6 +377,8 @@ def evaluate_lmms(
                 _lay_out(place, rows, ours, _config(ours["task"], model, settings, device, start, count))
                 (place / "model").symlink_to(model_folder.resolve())
                 _run(evaluator, place, functools.partial(show, start))
+                (place / "model").unlink()
+                shutil.rmtree(place / "cache", ignore_errors=True)
                 write_json(done, {"identity": identity})
             found = _collect(place, counter)
             asked = [str(row["id"]) for row in rows[start : start + count]]

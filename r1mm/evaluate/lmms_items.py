@@ -5,7 +5,7 @@ Of either form: the parquet files of the hub's dataset, with option0 to option4 
 """
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from r1mm.errors import BadInput
@@ -36,6 +36,14 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return content
 
 
+def clip_names(path: Path) -> list[str]:
+    """The clips that the items of a file name, each once.  BadInput for a file that holds none."""
+    names = dict.fromkeys(str(row["video_path"]) for row in _read(path) if row.get("video_path"))
+    if not names:
+        raise BadInput(f"{path} names no clip in video_path; give LongVideoBench's items")
+    return list(names)
+
+
 def _options(row: dict[str, Any], where: str) -> list[str]:
     given = row.get("candidates")
     if not isinstance(given, list):
@@ -52,7 +60,10 @@ def _item(row: dict[str, Any], clips: Path, where: str) -> dict[str, Any]:
     options, right = _options(row, where), row.get("correct_choice")
     if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(options):
         raise BadInput(f"{where}: correct_choice is {right!r}, the number of an option from 0 to {len(options) - 1}")
-    clip = (clips / row["video_path"]).resolve()
+    named = PurePosixPath(row["video_path"])
+    if named.is_absolute() or ".." in named.parts:
+        raise BadInput(f"{where}: video_path {row['video_path']!r} leads out of {clips}; correct the file")
+    clip = clips.resolve() / named  # the name as it is: in the hub's cache a file is a link to one without a suffix
     if not clip.is_file() or not clip.stat().st_size:
         state = "is empty" if clip.is_file() else "is not there"
         raise BadInput(f"{where}: the clip of item {row['id']!r}, {clip}, {state}; fetch it, or leave the item out")

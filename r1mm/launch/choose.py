@@ -26,9 +26,7 @@ def decide(launch: str, *, wanted_gpus: int, image: str | None) -> tuple[str, st
     return "compose", f"the recipe needs {wanted_gpus} GPUs and engine {engine.engine} answers"
 
 
-def open_place(
-    launch: str, *, runs: Path, wanted_gpus: int, image: str | None, say: Say, lmms: bool = False
-) -> Place:
+def open_place(launch: str, *, runs: Path, wanted_gpus: int, image: str | None, say: Say, lmms: bool = False) -> Place:
     """The place that `decide` chose and `doctor.preflight` found fit, ready to run stages; `lmms` as `compose.prepare`.
 
     Raises BadInput when settings or image cannot be used, StageFailed when the image cannot be built.

@@ -224,6 +224,15 @@ def test_every_service_is_hardened() -> None:
         assert services[name]["environment"]["R1MM_GPUS"] == "all"
 
 
+def test_the_evaluators_image_is_the_trainers_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R1MM_TRAINER_IMAGE", "a-trainer")
+    monkeypatch.delenv("R1MM_EVALUATOR_IMAGE", raising=False)
+    assert merged()["services"]["evaluator"]["image"] == "a-trainer"
+    monkeypatch.setenv("R1MM_EVALUATOR_IMAGE", "an-evaluator")
+    assert merged()["services"]["evaluator"]["image"] == "an-evaluator"
+    assert merged()["services"]["trainer"]["image"] == "a-trainer"
+
+
 @pytest.fixture
 def on_gpus(tmp_path: Path) -> list[object]:
     """The arguments of a full recipe on two GPUs, its assets in a folder."""

@@ -132,6 +132,14 @@ def test_items_of_both_published_forms_are_the_same(tmp_path: Path) -> None:
     assert listed[0]["video_path"] == str(tmp_path / "clip.mp4")
 
 
+def test_a_clip_may_be_a_link_into_the_hubs_cache(tmp_path: Path) -> None:
+    path = written(tmp_path, item("a"))
+    (tmp_path / "blob").write_bytes(b"x")
+    (tmp_path / "clip.mp4").unlink()
+    (tmp_path / "clip.mp4").symlink_to(tmp_path / "blob")
+    assert read_items(path, tmp_path)[0]["video_path"] == str(tmp_path / "clip.mp4")
+
+
 def test_items_from_parquet(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
@@ -154,6 +162,8 @@ def test_items_from_parquet(tmp_path: Path) -> None:
         ({"correct_choice": True}, r"correct_choice is True"),
         ({"video_path": "lost.mp4"}, r"the clip of item 'b', .*lost\.mp4, is not there; fetch it"),
         ({"video_path": "empty.mp4"}, r"empty\.mp4, is empty"),
+        ({"video_path": "../clip.mp4"}, r"video_path '\.\./clip\.mp4' leads out of"),
+        ({"video_path": "/etc/passwd"}, r"video_path '/etc/passwd' leads out of"),
         ({"video_path": "clip.webm"}, r"clip\.webm is no \.mp4, \.avi or \.mov"),
         ({"id": "a"}, r"lvb_val\.json:2: item 'a' stands there twice"),
     ],

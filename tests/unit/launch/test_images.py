@@ -1,6 +1,7 @@
 """What the Dockerfiles pin; nothing here needs an engine."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -32,3 +33,26 @@ def test_a_dockerfile_builds_on_nothing_unpinned(path: str) -> None:
 
 def test_every_image_has_its_dockerfile() -> None:
     assert {recipe.dockerfile for recipe in IMAGES.values()} == set(DOCKERFILES)
+
+
+def _steps(kind: str) -> list[str]:
+    return re.findall(r"^RUN .*?(?<!\\)$", IMAGES[kind].dockerfile.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_evaluators_image_takes_the_trainers_steps_as_they_are() -> None:
+    # An engine then keeps their layers once for both; what the evaluator adds comes after, in its own environment.
+    trainer, evaluator = _steps("trainer"), _steps("evaluator")
+    assert len(trainer) == 3
+    assert [step for step in evaluator if step in trainer] == trainer
+    added = [step for step in evaluator if step not in trainer]
+    assert [bool(re.search(r"VENV=/opt/evaluator .*evaluator\.txt", step)) for step in added] == [False, True]
+    assert default_base("evaluator") == default_base("trainer")
+    assert "R1MM_EVALUATOR_PYTHON=/opt/evaluator/bin/python" in IMAGES["evaluator"].dockerfile.read_text()
+
+
+def test_an_images_digest_covers_every_lock_in_it() -> None:
+    source = IMAGES["evaluator"]
+    assert {path.name for path in (source.lock, *source.beside)} == {"gpu.txt", "evaluator.txt"}
+    before = source.digest()
+    assert before != IMAGES["trainer"].digest()
+    assert before != replace(source, beside=()).digest()
