@@ -30,8 +30,9 @@ from r1mm.evaluate.transformers_backend import load_model
 from r1mm.mini.datasets import PALETTE, render_sets
 from r1mm.mini.language import VISION_TOKENS, build_tokenizer
 from r1mm.mini.model import build_model, build_processor, save
-from r1mm.recipe import Recipe, values
+from r1mm.recipe import Recipe
 from r1mm.recipe_files import find_recipe, load_recipe
+from r1mm.sourced import values
 
 
 @dataclass

@@ -18,7 +18,8 @@ import datasets
 import torch
 import transformers
 
-from r1mm.recipe import Recipe, Setting
+from r1mm.recipe import Recipe
+from r1mm.sourced import Setting
 from r1mm.train.fidelity import Fidelity, Reading, compare, reading_of, replay
 from r1mm.train.fixture import Fixture, read_fixture
 from r1mm.train.grpo import R1Trainer

@@ -29,8 +29,9 @@ from r1mm.mini.model import build_model, build_processor, save
 from r1mm.mini.render import encode_png, render
 from r1mm.mini.scenes import CLEVR_LIKE, sample_scene
 from r1mm.plan import Layout
-from r1mm.recipe import Recipe, Setting, resolve, values
+from r1mm.recipe import Recipe, resolve
 from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.sourced import Setting, values
 from r1mm.train.distributed import in_processes, needs_launch
 from r1mm.train.grpo import build_trainer
 

@@ -43,8 +43,9 @@ from r1mm.manifest import surroundings
 from r1mm.mini.language import VISION_TOKENS
 from r1mm.plan import Layout
 from r1mm.processor import load_processor
-from r1mm.recipe import Recipe, Setting, resolve
+from r1mm.recipe import Recipe, resolve
 from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.sourced import Setting
 from r1mm.stages import threads_here
 from r1mm.train import rewards
 from r1mm.train.checkpoints import FiniteGradients

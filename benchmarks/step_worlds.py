@@ -27,8 +27,8 @@ from r1mm.mini.render import encode_png, render
 from r1mm.mini.scenes import CLEVR_LIKE, sample_scene
 from r1mm.plan.shapes import PUBLISHED
 from r1mm.processor import load_processor
-from r1mm.recipe import values
 from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.sourced import values
 
 MODEL = "Qwen/Qwen2-VL-2B-Instruct"
 WIDTH, HEIGHT = 480, 320  # of CLEVR's pictures

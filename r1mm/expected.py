@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from r1mm.recipe import Condition, Source, Strict
+from r1mm.recipe import Condition
+from r1mm.sourced import Source, Strict
 
 # Of the trained model, asked to think: the share of right answers, of outputs that think, of bare answers; its gain
 # over the base model, and its mean length over the base model's.  Of the base model: the share of right answers when

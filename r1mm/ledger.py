@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 
 from r1mm.errors import BadInput
 from r1mm.manifest import LOCKS
-from r1mm.recipe import Recipe, Source, Strict, resolve
+from r1mm.recipe import Recipe, resolve
 from r1mm.recipe_files import Place, line_of, load_file
+from r1mm.sourced import Source, Strict
 
 Scalar = str | int | float | bool | None
 # What a deviation does to the numbers of a run.

@@ -6,12 +6,13 @@ Every setting is a pair of `value` and `source`, so that no number is without it
 import difflib
 import hashlib
 import json
-import re
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from r1mm.asset_kinds import Asset
 from r1mm.errors import BadInput
+from r1mm.sourced import Setting, Source, Strict
 
 StageName = Literal["assets", "warm-start", "base-evaluation", "base-gate", "grpo", "evaluation", "verdict", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -21,47 +22,6 @@ Condition = Literal["base-think", "base-direct", "trained-think"]
 CONDITIONS: tuple[Condition, ...] = ("base-think", "base-direct", "trained-think")
 TRAIN_SET = "train"  # the name of the scene set or asset that a recipe trains on
 BASE_MODEL = "model"  # the name of the asset that a full recipe starts from
-
-SOURCE_FORMS = (
-    "'owner/repository@commit:file', 'owner/repository#issue', 'package==version:file', 'arXiv:number', "
-    "or 'our choice: reason'"
-)
-_SOURCE = re.compile(
-    r"our choice: \S.{8,}"
-    r"|[\w.-]+/[\w.-]+@[0-9a-f]{7,40}:\S.*"
-    r"|[\w.-]+/[\w.-]+#\d+.*"
-    r"|[\w.-]+==[\w.+-]+:\S.*"
-    r"|arXiv:\d{4}\.\d{4,5}.*",
-    re.DOTALL,
-)
-
-
-def _check_source(text: str) -> str:
-    if not _SOURCE.fullmatch(text):
-        raise ValueError(f"{text!r} names no source; write {SOURCE_FORMS}")
-    return text
-
-
-Source = Annotated[str, AfterValidator(_check_source)]
-T = TypeVar("T")
-
-
-class Strict(BaseModel):
-    """A part of a recipe: unknown keys are refused, values are not coerced, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Setting(Strict, Generic[T]):
-    """One value and where it is from."""
-
-    value: T
-    source: Source
-
-
-def values(section: dict[str, Setting[Any]]) -> dict[str, Any]:
-    """A section's settings without their sources."""
-    return {key: setting.value for key, setting in section.items()}
 
 
 class SceneSet(Strict):
@@ -133,108 +93,6 @@ class Factors(Strict):
 Reward = Literal["accuracy", "letter", "format"]
 
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}$")]  # of the hub: shorter than 40 only where no more is known
-
-
-class ModelAsset(Strict):
-    """A checkpoint on the hub.  `sha256` by file name, where known."""
-
-    kind: Literal["model"]
-    repo: str
-    revision: Revision
-    sha256: dict[str, Sha256] = {}
-    licence: str
-    source: Source
-
-
-class DatasetAsset(Strict):
-    """A dataset on the hub: the parquet files of its `split`, with columns image, problem, solution."""
-
-    kind: Literal["dataset"]
-    repo: str
-    revision: Revision
-    split: str = "train"
-    rows: Annotated[int, Field(gt=0)] | None = None
-    licence: str
-    source: Source
-
-
-class FileAsset(Strict):
-    """One file of a public repository at a commit."""
-
-    kind: Literal["file"]
-    repository: str
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-    path: str
-    sha256: Sha256
-    licence: str
-    source: Source
-
-
-class ArchiveAsset(Strict):
-    """A zip file of images behind a plain address; only what the prompts file `items` (another asset) names is kept.
-
-    Without `sha256` the hash found first is recorded, and a later one that differs is refused.
-    """
-
-    kind: Literal["archive"]
-    url: str
-    sha256: Sha256 | None = None
-    items: str
-    licence: str
-    source: Source
-
-
-class ClipsAsset(Strict):
-    """Questions about clips: one JSON-lines `file` of a dataset on the hub, with problem, solution and video in a line.
-
-    The clips that it names lie in the asset `videos`.
-    """
-
-    kind: Literal["clips"]
-    repo: str
-    revision: Revision
-    file: str
-    videos: str
-    sha256: Sha256 | None = None
-    rows: Annotated[int, Field(gt=0)] | None = None
-    licence: str
-    source: Source
-
-
-class VideosAsset(Strict):
-    """Clips of a dataset on the hub; only those that `items`, an asset of questions, names are fetched."""
-
-    kind: Literal["videos"]
-    repo: str
-    revision: Revision
-    items: str
-    licence: str
-    source: Source
-
-
-class RepositoryAsset(Strict):
-    """Files of a dataset on the hub as they are, for a tool that reads them itself.  `files` are patterns (`*.json`).
-
-    Without `revision` the one found first is recorded, and a later one that differs is refused.
-    """
-
-    kind: Literal["repository"]
-    repo: str
-    revision: Revision | None = None
-    files: Annotated[list[str], Field(min_length=1)]
-    rows: Annotated[int, Field(gt=0)] | None = None
-    licence: str
-    source: Source
-
-
-Asset = Annotated[
-    ModelAsset | DatasetAsset | FileAsset | ArchiveAsset | ClipsAsset | VideosAsset | RepositoryAsset,
-    Field(discriminator="kind"),
-]
-
-
 class Task(Strict):
     """What a model is evaluated on.  `items` names a scene set, a dataset asset, or a prompts file (JSON lines of
     image_path, question, ground_truth) whose images lie in the archive asset `images`.
@@ -250,7 +108,7 @@ class Task(Strict):
     lmms: str | None = None
     blind: bool = False
     limit: Annotated[int, Field(gt=0)] | None = None
-    recorded: dict[Condition, str] = {}
+    recorded: dict[Condition, str] = Field(default={})
     source: Source
 
 
@@ -283,26 +141,28 @@ class Recipe(Strict):
     variants: dict[str, Variant]
     # Of a miniature, which makes its data and its base model.
     base_seed: Setting[int] | None = None
-    scenes: dict[str, SceneSet | FilmSet] = {}
+    scenes: dict[str, SceneSet | FilmSet] = Field(default={})
     image_size: Setting[int] | None = None
-    model: dict[str, Setting[Any]] = {}
-    warm_start: dict[str, Setting[Any]] = {}
+    model: dict[str, Setting[Any]] = Field(default={})
+    warm_start: dict[str, Setting[Any]] = Field(default={})
     # Of a full recipe, which fetches them.  A plan lays its batch out on the GPUs at hand, `hardware` is upstream's.
-    assets: dict[str, Asset] = {}
+    assets: dict[str, Asset] = Field(default={})
     hardware: Setting[str] | None = None
-    processor: dict[str, Setting[int]] = {}
+    processor: dict[str, Setting[int]] = Field(default={})
     max_prompt_length: Setting[int] | None = None
     schedule_steps: Setting[int] | None = None
     weights_dtype: Setting[Literal["float32", "bfloat16"]] | None = None
     sharding: Setting[Literal["ddp", "zero-2", "zero-3"]] | None = None
-    upstream_layout: dict[str, Setting[bool]] = {}  # offload, gradient_checkpointing: where upstream had them on
+    upstream_layout: dict[str, Setting[bool]] = Field(
+        default={}
+    )  # offload, gradient_checkpointing: where upstream had them on
     # Off is TRL as it is, G times the work on images for the same numbers.
     grouped_images: Setting[bool] = Setting[bool](
         value=True, source="our choice: an image is encoded once per group; loss and gradient are TRL's to rounding"
     )
-    options: dict[str, Variant] = {}
+    options: dict[str, Variant] = Field(default={})
     # Where items are clips: how frames are taken, and what becomes of one that cannot be decoded (stop, skip).
-    clips: dict[str, Setting[Any]] = {}
+    clips: dict[str, Setting[Any]] = Field(default={})
     rewards: Setting[list[Reward]] = Setting[list[Reward]](
         value=["accuracy", "format"], source="Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py (both, summed)"
     )

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from r1mm.errors import BadInput
 from r1mm.expected import Expected
-from r1mm.recipe import SOURCE_FORMS, Recipe, Setting, resolve
+from r1mm.recipe import Recipe, resolve
+from r1mm.sourced import SOURCE_FORMS, Setting
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 

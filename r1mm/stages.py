@@ -24,7 +24,7 @@ from r1mm.inputs import (
 from r1mm.job import HOME_OF, Home, Job
 from r1mm.manifest import code_version, cores, image_id
 from r1mm.plan import Layout, parse_gpus
-from r1mm.recipe import Recipe, digest, values
+from r1mm.recipe import Recipe, digest
 from r1mm.rundir import (
     FileStamp,
     StageRecord,
@@ -36,6 +36,7 @@ from r1mm.rundir import (
     write_jsonl,
     write_text,
 )
+from r1mm.sourced import values
 
 
 @dataclass(frozen=True)
@@ -324,7 +325,17 @@ def write_report(job: Job) -> dict[str, FileStamp]:
 
 # Of a full recipe's run directory: what the gate found, and how the step is laid out.
 GATE_FILE, PLAN_FILE = "gate.json", "plan.json"
-_FLOOR = ("recipe.py", "rundir.py", "inputs.py", "data", "vision.py", "clips.py", "processor.py")
+_FLOOR = (
+    "sourced.py",
+    "asset_kinds.py",
+    "recipe.py",
+    "rundir.py",
+    "inputs.py",
+    "data",
+    "vision.py",
+    "clips.py",
+    "processor.py",
+)
 STAGE_TABLE: dict[str, Stage] = {
     "assets": Stage((), ("scenes", "image_size", "assets", "clips"), (*_FLOOR, "mini"), make_assets),
     "warm-start": Stage(

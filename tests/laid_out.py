@@ -22,8 +22,9 @@ from r1mm.mini.language import VISION_TOKENS, build_tokenizer
 from r1mm.mini.model import build_model, build_processor, save
 from r1mm.mini.render import encode_png
 from r1mm.plan import Layout
-from r1mm.recipe import Recipe, Setting, resolve, values
+from r1mm.recipe import Recipe, resolve
 from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.sourced import Setting, values
 from r1mm.train import grpo
 from tests.tiny import tiny_recipe
 

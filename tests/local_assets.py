@@ -27,8 +27,8 @@ from r1mm.mini.language import build_tokenizer
 from r1mm.mini.model import build_model, build_processor, save
 from r1mm.mini.render import encode_png, render
 from r1mm.mini.scenes import sample_scene
-from r1mm.recipe import values
 from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.sourced import values
 
 SIZE = 112  # pixels; what the tiny processor passes unresized
 

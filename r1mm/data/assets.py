@@ -9,6 +9,16 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import quote, urlparse
 
+from r1mm.asset_kinds import (
+    ArchiveAsset,
+    Asset,
+    ClipsAsset,
+    DatasetAsset,
+    FileAsset,
+    ModelAsset,
+    RepositoryAsset,
+    VideosAsset,
+)
 from r1mm.data.access import Access, access_from_environment
 from r1mm.data.archive import unpack_images
 from r1mm.data.checkpoint import check_checkpoint
@@ -32,18 +42,7 @@ from r1mm.data.pointers import (
 from r1mm.data.questions import match_clips, read_questions
 from r1mm.data.selection import image_key, matching_files, model_files, split_shards
 from r1mm.errors import BadInput
-from r1mm.recipe import (
-    ArchiveAsset,
-    Asset,
-    ClipsAsset,
-    DatasetAsset,
-    FileAsset,
-    ModelAsset,
-    Recipe,
-    RepositoryAsset,
-    VideosAsset,
-    digest,
-)
+from r1mm.recipe import Recipe, digest
 from r1mm.rundir import make_folder, sha256_file, stamp, write_bytes
 
 __all__ = ["Fetched", "fetch_assets", "load_task", "load_train", "read_fetched", "resolve_asset"]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Value
 
+from r1mm.asset_kinds import ClipsAsset
 from r1mm.data.pointers import asset_files
 from r1mm.data.questions import match_clips, read_questions
 from r1mm.errors import BadInput
-from r1mm.recipe import ClipsAsset, Recipe
+from r1mm.recipe import Recipe
 
 _FEATURES = Features(
     {

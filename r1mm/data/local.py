@@ -14,21 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
+from r1mm.asset_kinds import ArchiveAsset, ClipsAsset, DatasetAsset, FileAsset, ModelAsset, RepositoryAsset, VideosAsset
 from r1mm.data.access import LOCAL_VARIABLE
 from r1mm.data.archive import unpack_images
 from r1mm.data.pointers import Pins
 from r1mm.data.selection import match_images, model_files, split_shards
 from r1mm.errors import BadInput
 from r1mm.progress import progress_bar
-from r1mm.recipe import (
-    ArchiveAsset,
-    ClipsAsset,
-    DatasetAsset,
-    FileAsset,
-    ModelAsset,
-    RepositoryAsset,
-    VideosAsset,
-)
 from r1mm.rundir import FileStamp, sha256_file, stamp, write_bytes
 
 _WORTH_A_BAR = 500 << 20  # bytes that take a second or more to hash

@@ -13,9 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from r1mm.asset_kinds import ArchiveAsset, Asset, ClipsAsset, FileAsset
 from r1mm.errors import BadInput
-from r1mm.recipe import ArchiveAsset, Asset, ClipsAsset, FileAsset, Strict, digest
+from r1mm.recipe import digest
 from r1mm.rundir import FileStamp, sha256_file, write_json
+from r1mm.sourced import Strict
 
 ASSET_FILE, WHERE_FILE, PINS_FILE = "asset.json", ".where.json", "pins.json"
 _REMEDY = "run `r1mm assets RECIPE` again, with --runs where this run lies"

@@ -23,7 +23,8 @@ from r1mm.judge.statistics import (
     share,
     shown_sign,
 )
-from r1mm.recipe import Condition, Strict
+from r1mm.recipe import Condition
+from r1mm.sourced import Strict
 
 ClaimOutcome = Literal["reproduced", "partly", "not reproduced", "inconclusive", "not comparable"]
 SHARES: tuple[Metric, ...] = ("accuracy", "format", "direct", "base_accuracy", "base_direct")

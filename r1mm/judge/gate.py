@@ -12,7 +12,7 @@ from r1mm.errors import BadInput
 from r1mm.expected import Claim, Expected
 from r1mm.judge.outputs import ScoredOutput, in_short, measure, pair_recorded, right
 from r1mm.judge.statistics import Interval, gain, place, share, wilson
-from r1mm.recipe import Strict
+from r1mm.sourced import Strict
 
 GateState = Literal["passes", "unclear", "stops", "not judged"]
 _WORST: tuple[GateState, ...] = ("stops", "unclear", "passes", "not judged")

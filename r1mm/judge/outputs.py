@@ -8,7 +8,8 @@ from r1mm.errors import BadInput
 from r1mm.expected import Measured
 from r1mm.judge.crossed import paired_bootstrap
 from r1mm.judge.statistics import Interval, discordant, mcnemar, paired_difference, wilson
-from r1mm.recipe import CONDITIONS, Condition, Strict
+from r1mm.recipe import CONDITIONS, Condition
+from r1mm.sourced import Strict
 
 DISPLAY_LEVEL = 0.95
 ComparisonName = Literal["gain", "trained minus base-direct"]

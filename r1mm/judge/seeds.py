@@ -20,7 +20,8 @@ from r1mm.judge.outputs import (
 )
 from r1mm.judge.statistics import TEST_LEVEL, Interval
 from r1mm.judge.verdict import Outcome, claims_of, in_headline, overall, reasons
-from r1mm.recipe import Condition, Strict
+from r1mm.recipe import Condition
+from r1mm.sourced import Strict
 
 ESTIMATED: tuple[Metric, ...] = ("accuracy", "gain", "trained_minus_direct", "format")
 

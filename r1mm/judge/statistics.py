@@ -16,7 +16,7 @@ from statsmodels.stats.contingency_tables import mcnemar as mcnemar_test
 from statsmodels.stats.proportion import proportion_confint
 
 from r1mm.errors import BadInput
-from r1mm.recipe import Strict
+from r1mm.sourced import Strict
 
 # All verdicts are one-sided tests at 5 %: the two ends of a 90 % interval.
 ONE_SIDED = 0.05

@@ -26,7 +26,8 @@ from r1mm.judge.outputs import (
     in_short,
     score,
 )
-from r1mm.recipe import Condition, Strict
+from r1mm.recipe import Condition
+from r1mm.sourced import Strict
 
 Outcome = Literal["reproduced", "partly", "not reproduced", "inconclusive", "not judged"]
 

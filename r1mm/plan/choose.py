@@ -23,7 +23,8 @@ from r1mm.plan.hardware import GIB, GPUS, PRICES_OF, Gpu, Machine, parse_gpus
 from r1mm.plan.layout import Layout, Sharding, Work, exact_splits, work_of
 from r1mm.plan.memory import FRAGMENTATION, Memory, predict, vllm_bytes
 from r1mm.plan.shapes import Shape, read_shape
-from r1mm.recipe import Recipe, Strict
+from r1mm.recipe import Recipe
+from r1mm.sourced import Strict
 
 _STAGES: tuple[Sharding, ...] = ("ddp", "zero-2", "zero-3")
 _OF_GPU = 0.9  # of a GPU's memory that a predicted peak may take: a prediction is not a measurement

@@ -5,7 +5,8 @@ from typing import Literal
 
 from r1mm.errors import BadInput
 from r1mm.plan.shapes import Shape
-from r1mm.recipe import BASE_MODEL, TRAIN_SET, Recipe, Strict
+from r1mm.recipe import BASE_MODEL, TRAIN_SET, Recipe
+from r1mm.sourced import Strict
 
 Sharding = Literal["ddp", "zero-2", "zero-3"]
 # bfloat16: weights in bfloat16 with float32 masters under DeepSpeed.  autocast: float32 weights, products in bfloat16.

@@ -22,8 +22,9 @@ from r1mm.data.prompts import conversation
 from r1mm.errors import BadInput, StageFailed
 from r1mm.plan import Layout
 from r1mm.processor import load_processor
-from r1mm.recipe import Recipe, values
+from r1mm.recipe import Recipe
 from r1mm.rundir import write_bytes, write_json
+from r1mm.sourced import values
 from r1mm.train.checkpoints import ResumesExactly, save_trained, train_resumably
 from r1mm.train.grouped import GroupedImages, plain_network
 from r1mm.train.images import decode_once, distinct

@@ -9,7 +9,8 @@ from trl import GRPOConfig
 
 from r1mm.errors import BadInput
 from r1mm.plan import Layout
-from r1mm.recipe import Recipe, values
+from r1mm.recipe import Recipe
+from r1mm.sourced import values
 from r1mm.train.rollout import generation_kwargs_for, vllm_fields
 
 # The address of a vLLM server that other machines or GPUs run (`rollout.server_command`), http://host:port.

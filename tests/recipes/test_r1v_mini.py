@@ -13,8 +13,9 @@ from PIL import Image
 from r1mm.data.counting import load_counting
 from r1mm.judge.verdict import EXIT_STATUS
 from r1mm.mini.language import VISION_TOKENS
-from r1mm.recipe import Setting, resolve
+from r1mm.recipe import resolve
 from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.sourced import Setting
 from r1mm.train.grpo import build_trainer, train_grpo
 from tests.recipes.browser import chromium, screenshot
 

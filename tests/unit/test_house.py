@@ -13,6 +13,8 @@ PACKAGE = ROOT / "r1mm"
 # Each room may import only rooms on lower floors (and itself).
 FLOORS = [
     {"errors", "processes", "progress"},
+    {"sourced"},
+    {"asset_kinds"},
     {"recipe", "rundir", "gpus"},
     {"expected", "plan"},
     {"recipe_files"},

@@ -3,8 +3,9 @@
 import pytest
 
 from r1mm import stages
-from r1mm.recipe import Recipe, Setting
+from r1mm.recipe import Recipe
 from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.sourced import Setting
 from r1mm.stages import STAGE_TABLE
 
 # What a run is called or chosen by; variants and options act on the other parts.

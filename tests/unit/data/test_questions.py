@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from r1mm.asset_kinds import ClipsAsset, RepositoryAsset, VideosAsset
 from r1mm.cli import main
 from r1mm.data.assets import fetch_assets, load_task, load_train
 from r1mm.data.questions import Annotation, match_clips, question_of, read_questions
 from r1mm.errors import BadInput
-from r1mm.recipe import ClipsAsset, Recipe, RepositoryAsset, Setting, Task, VideosAsset
+from r1mm.recipe import Recipe, Task
 from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.rundir import read_jsonl
+from r1mm.sourced import Setting
 from tests.small_assets import access_to
 
 HERE = "our choice: an asset for tests"

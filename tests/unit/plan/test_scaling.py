@@ -12,8 +12,8 @@ import pytest
 from r1mm.errors import BadInput
 from r1mm.plan.duration import CPU_SPEEDS, step_parts
 from r1mm.plan.shapes import read_shape
-from r1mm.recipe import values
 from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.sourced import values
 from tests.unit.plan.laid import TWO_B, layout, tiny_config, work
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"

@@ -14,8 +14,9 @@ from r1mm.mini.datasets import PALETTE
 from r1mm.mini.language import VISION_TOKENS, build_tokenizer
 from r1mm.mini.model import build_model, build_processor, save
 from r1mm.mini.render import encode_png
-from r1mm.recipe import Setting, resolve
+from r1mm.recipe import resolve
 from r1mm.recipe_files import OURS, load_recipe
+from r1mm.sourced import Setting
 from r1mm.train.grpo import R1Trainer, build_trainer
 from r1mm.train.settings import run_fields
 from tests.tiny import tiny_recipe

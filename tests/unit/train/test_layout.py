@@ -12,7 +12,8 @@ from transformers import AutoProcessor, get_linear_schedule_with_warmup
 from r1mm.data.counting import load_counting
 from r1mm.errors import BadInput, StageFailed
 from r1mm.plan import Layout
-from r1mm.recipe import Recipe, Setting
+from r1mm.recipe import Recipe
+from r1mm.sourced import Setting
 from r1mm.train.distributed import in_processes, needs_launch, node_rank
 from r1mm.train.grpo import R1Trainer, build_trainer
 from r1mm.train.prompt_length import lengths_by_item

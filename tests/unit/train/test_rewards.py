@@ -1,7 +1,7 @@
 import pytest
 
-from r1mm.recipe import Setting
 from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.sourced import Setting
 from r1mm.train import rewards
 from r1mm.train.rewards import (
     accuracy_reward,
