@@ -21,4 +21,5 @@ def conversation(text: str, *, shown: bool = True) -> list[dict[str, Any]]:
 
     Not `shown`: the text alone.  The chat template adds the default system turn.
     """
-    return [{"role": "user", "content": [*([{"type": "image"}] if shown else []), {"type": "text", "text": text}]}]
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    return [{"role": "user", "content": content if shown else content[1:]}]

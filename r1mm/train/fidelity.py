@@ -36,7 +36,7 @@ from r1mm.train.grpo import R1Trainer
 from r1mm.train.settings import run_fields
 from r1mm.vision import shorten_vision_tower
 
-# Upstream's bound of |log reference - log policy| in the KL (Wang-Xiaodong1899/Open-R1-Video@50eb65f, its trainer).  TRL
+# Upstream's bound of |log reference - log policy| in the KL (Wang-Xiaodong1899/Open-R1-Video@50eb65f, trainer).  TRL
 # has none, and neither have we: beyond it a token is e^11 times as likely to one of policy and reference as to the
 # other; there the gradient of upstream's KL is 0, and ours draws the policy back.
 CLAMP = 11.0
