@@ -162,17 +162,20 @@ def speed(folder: Path, repeats: int) -> None:
         file = write(folder / "clip.mp4", scene(frames, height, width), keyframes=keyframes)
         for threads in (1, 2):
             rates: dict[str, list[float]] = {name: [] for name in names}
+            busy: dict[str, list[float]] = {name: [] for name in names}
             with ThreadPoolExecutor(threads) as pool:
                 for _ in range(repeats):  # in turns, so that a busy minute is on both
                     for name in names:
-                        started = time.perf_counter()
+                        started, worked = time.perf_counter(), time.process_time()
                         list(pool.map(READERS[name], [file] * clips * threads))
                         rates[name].append(clips * threads / (time.perf_counter() - started))
+                        busy[name].append((time.process_time() - worked) / (clips * threads))
             for name, taken in rates.items():
                 more = in_a_process(name, threads, [file] * 2 * threads)["more"]
                 print(
                     f"{title}, {threads} threads, {name}: {statistics.median(taken):.2f} clips/s "
-                    f"({min(taken):.2f} to {max(taken):.2f}), {more:.0f} MiB",
+                    f"({min(taken):.2f} to {max(taken):.2f}), {statistics.median(busy[name]):.2f} s of a core each, "
+                    f"{more:.0f} MiB",
                     flush=True,
                 )
         if len(names) == 2:

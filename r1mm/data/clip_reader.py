@@ -10,7 +10,7 @@ Damage is refused where FFmpeg notices it on the way to a chosen frame; in what 
 import bisect
 import io
 from array import array
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,8 @@ class VideoFile:
         """Open the file, or open it again: not every container can be wound back."""
         self.__exit__()
         source = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
-        self._container = av.open(source, options={"format_whitelist": FORMATS})
+        # Titles in another encoding than UTF-8 are no reason to stop.
+        self._container = av.open(source, options={"format_whitelist": FORMATS}, metadata_errors="replace")
         covers = Disposition.attached_pic
         streams = [each for each in self._container.streams.video if not each.disposition & covers]
         if not streams:
@@ -155,12 +156,18 @@ class VideoFile:
         length = self._stamps[-1] - self._stamps[0] + duration if self.total else 0
         self.rate = average_rate(self.total, float(length * stream.time_base), stated)
 
-    def _decoded(self) -> Iterator[Any]:
-        """Decoded frames from where the container stands."""
+    def _decoded(self, wanted: Container[int] | None = None) -> Iterator[Any]:
+        """Decoded frames from where the container stands; where `wanted` times are given, at least those.
+
+        What is not wanted, and nothing else is decoded from, is passed over: half of a usual video's frames and time.
+        """
+        decoder = self._stream.codec_context
         for packet in self._container.demux(self._stream):
+            if wanted is not None:
+                decoder.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in wanted else "NONREF"
             for frame in packet.decode():
                 if frame.is_corrupt:
-                    raise _Damaged(f"the frame at {frame.time} s is damaged")
+                    raise _Damaged(f"the frame at {frame.time or 0:.2f} s is damaged")
                 yield frame
 
     def _all(self) -> Iterator[Any]:
@@ -171,13 +178,14 @@ class VideoFile:
     def _by_seeking(self, stamps: Sequence[int]) -> Generator[np.ndarray[Any, Any], None, int]:
         """Frames of these times, as far as seeking finds precisely them; their number."""
         frames: Iterator[Any] = iter(())
+        wanted = frozenset(stamps)
         last = self._stamps[0] - 1
         for taken, stamp in enumerate(stamps):
             before = bisect.bisect_right(self._keys, stamp)
             try:
                 if before and self._keys[before - 1] > last:
                     self._container.seek(self._keys[before - 1], stream=self._stream)
-                    frames = self._decoded()
+                    frames = self._decoded(wanted)
                 frame = next((each for each in frames if each.pts is None or each.pts >= stamp), None)
             except (av.FFmpegError, _Damaged):
                 return taken  # of the file, or of where seeking landed: decoding in order tells
