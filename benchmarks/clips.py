@@ -155,9 +155,9 @@ def speed(folder: Path, repeats: int) -> None:
     names = readers()
     for title, frames, height, width, keyframes, clips in [
         ("1280 x 720, 30 s, keyframes 8.3 s apart", 900, 720, 1280, 250, 2),
-        ("640 x 360, 60 s, keyframes 8.3 s apart", 1800, 360, 640, 250, 4),
-        ("640 x 360, 60 s, keyframes 1 s apart", 1800, 360, 640, 30, 4),
-        ("640 x 360, 10 s, keyframes 8.3 s apart", 300, 360, 640, 250, 8),
+        ("640 x 360, 60 s, keyframes 8.3 s apart", 1800, 360, 640, 250, 2),
+        ("640 x 360, 60 s, keyframes 1 s apart", 1800, 360, 640, 30, 2),
+        ("640 x 360, 10 s, keyframes 8.3 s apart", 300, 360, 640, 250, 4),
     ]:
         file = write(folder / "clip.mp4", scene(frames, height, width), keyframes=keyframes)
         for threads in (1, 2):

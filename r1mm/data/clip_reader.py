@@ -5,6 +5,7 @@ shown, whatever the header says.  Then the chosen frames are decoded, each from 
 So a file of ten hours takes the memory of a frame and some bytes for each of its frames.
 
 Damage is refused where FFmpeg notices it on the way to a chosen frame; in what nobody looks at it is not looked for.
+AVI and ASF keep no times of H.264's reordered frames: there a chosen frame can be its neighbour.
 """
 
 import bisect
@@ -202,13 +203,19 @@ class VideoFile:
             at, frame = next(frames, (-1, None))
             for index in indices:
                 # A packet may show nothing of its own (VP8 has such): then the next that is shown stands for it.
-                while frame is not None and (frame.pts < self._stamps[index] if self._stamps else at < index):
+                while frame is not None and self._is_before(at, frame, index):
                     at, frame = next(frames, (at, None))
                 if frame is None:
                     raise self._refused(f"has a clip that ends after {at + 1} of {self.total} frames")
                 yield self._pixels(frame)
         except (av.FFmpegError, _Damaged) as error:
             raise self._refused(f"has a clip that does not decode: {_why(error)}") from error
+
+    def _is_before(self, at: int, frame: Any, index: int) -> bool:
+        """Whether a frame, the one `at` of those decoded, is shown before the frame of an index."""
+        if not self._stamps:
+            return at < index
+        return frame.pts is None or frame.pts < self._stamps[index]
 
     def _pixels(self, frame: Any) -> np.ndarray[Any, Any]:
         """(H, W, 3) uint8, turned as the file says: phones film on their side."""
