@@ -1,10 +1,11 @@
 """The verb that makes a set of questions about clips from its source: questions."""
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1mm.verbs.common import AddVerb, print_json, say
+from r1mm.verbs.common import AddVerb, print_json, runs_option, say
 
 if TYPE_CHECKING:
     from r1mm.data.questions import Difference
@@ -24,9 +25,15 @@ def add(verb: AddVerb) -> None:
         "      --out open-r1-video-4k.jsonl --compare LLaVA-Video-large-swift-origin.jsonl\n\n"
         "makes the 4k set anew, says how it differs from the one that was published, and exits with status 3 if it\n"
         "does. The published file's paths begin with /data/wangxd/LLaVA-Video-large-swift (give it as --root for the\n"
-        "same bytes); folders are not compared.",
+        "same bytes); folders are not compared.\n\n"
+        "  r1mm questions --recipe video-7b\n\n"
+        "does it with what `r1mm assets video-7b` has fetched: annotations, clips and published questions.",
     )
-    made.add_argument("annotations", metavar="ANNOTATIONS", type=Path, help="the source's annotations, JSON lines")
+    made.add_argument(
+        "annotations", metavar="ANNOTATIONS", nargs="?", type=Path, help="the source's annotations, JSON lines"
+    )
+    made.add_argument("--recipe", help="take annotations, clips and the questions to compare from its fetched assets")
+    runs_option(made)
     made.add_argument(
         "--videos", metavar="DIR", type=Path, help="leave out what has no clip in this folder; without it all are kept"
     )
@@ -42,15 +49,26 @@ def _questions(options: argparse.Namespace) -> int:
     from r1mm.errors import BadInput
     from r1mm.rundir import write_text
 
+    if (options.annotations is None) == (options.recipe is None):
+        raise BadInput("give either the file ANNOTATIONS or --recipe, whose assets hold one")
+    clips: Collection[str] | None = None
+    if options.recipe:
+        options.annotations, clips, options.compare = _fetched(options)
     if options.out is None and options.compare is None:
         raise BadInput("neither --out nor --compare is given, so nothing would come of it; give one of them")
     folder: Path | None = options.videos
     if folder is not None and not folder.is_dir():
         raise BadInput(f"--videos {folder} is no folder; give the one that the annotations' paths start from")
     annotations = read_annotations(options.annotations)
-    made, absent = make_questions(annotations, lambda clip: folder is None or (folder / clip).exists(), options.root)
+
+    def there_is(clip: str) -> bool:
+        return (clips is None or clip in clips) and (folder is None or (folder / clip).exists())
+
+    made, absent = make_questions(annotations, there_is, options.root)
     if not made:
-        raise BadInput(f"{folder} has none of the {len(absent)} clips, such as {absent[0]}; give another --videos")
+        raise BadInput(
+            f"{folder or 'the recipe'} has none of the {len(absent)} clips, such as {absent[0]}; give another --videos"
+        )
     there = read_questions(options.compare) if options.compare else None
     difference = compare_questions(made, there) if there is not None else None
     if options.out is not None:
@@ -69,6 +87,22 @@ def _questions(options: argparse.Namespace) -> int:
     else:
         _print(found, absent, difference, options.compare)
     return 0 if difference is None or difference.none else 3
+
+
+def _fetched(options: argparse.Namespace) -> tuple[Path, Collection[str], Path]:
+    """A recipe's annotations, the names of its clips, and the questions to compare, as they were fetched."""
+    from r1mm.data.clip_sets import questions_file
+    from r1mm.data.pointers import asset_files
+    from r1mm.errors import BadInput
+    from r1mm.job import make_job
+    from r1mm.recipe import TRAIN_SET
+
+    job = make_job(options.recipe, None, 1, None, options.runs)
+    folder, train, source = job.stage_folder("assets"), job.recipe.assets.get(TRAIN_SET), f"{TRAIN_SET}-annotations"
+    if train is None or train.kind != "clips" or source not in job.recipe.assets:
+        raise BadInput(f"recipe {job.recipe.name} has no questions about clips that are made of an asset {source}")
+    (annotations,) = asset_files(folder, source).values()
+    return annotations, asset_files(folder, train.videos), options.compare or questions_file(folder, TRAIN_SET)
 
 
 def _print(found: dict[str, Any], absent: list[str], difference: "Difference | None", other: Path) -> None:

@@ -1,6 +1,8 @@
+import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from r1mm.errors import BadInput
 from r1mm.recipe import Recipe, Task
 from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.rundir import read_jsonl
-from r1mm.sourced import Setting
+from tests.loopback import Answer, Asked, serving
 from tests.small_assets import access_to
 
 HERE = "our choice: an asset for tests"
@@ -133,6 +135,7 @@ def test_what_would_do_nothing_or_find_no_clip_is_refused(
     (tmp_path / "empty").mkdir()
     for arguments, words in (
         ([], "neither --out nor --compare is given"),
+        (["--recipe", "video-7b"], "give either the file ANNOTATIONS or --recipe"),
         (["--videos", str(tmp_path / "none"), "--out", "x"], "none is no folder"),
         (["--videos", str(tmp_path / "empty"), "--out", "x"], "empty has none of the 3 clips, such as videos/academic"),
     ):
@@ -197,6 +200,78 @@ def test_questions_and_only_their_clips_are_fetched_and_loaded(tmp_path: Path) -
     falls.write_bytes(b"another")
     with pytest.raises(BadInput, match=r"asset clips: .*falls\.mp4 has 7 bytes, recorded 16"):
         load_train(folder, recipe)
+
+
+def hub(local: Path, revisions: dict[str, str]) -> Any:
+    """What serves the datasets of a local folder as the hub does."""
+
+    def answer(asked: Asked) -> Answer:
+        path = asked.path.partition("?")[0]
+        for repo, revision in revisions.items():
+            folder = local / "datasets" / repo
+            if path == f"/api/datasets/{repo}/commits/main":
+                commit = {"id": revision, "title": "", "message": "", "authors": [], "date": "2025-02-03T00:00:00.000Z"}
+                return Answer(200, json.dumps([commit]).encode(), {"Content-Type": "application/json"})
+            if path in (f"/api/datasets/{repo}", f"/api/datasets/{repo}/revision/{revision}"):
+                files = sorted(one for one in folder.rglob("*") if one.is_file())
+                siblings = [
+                    {"rfilename": str(one.relative_to(folder)), "size": one.stat().st_size, "blobId": git_sha1(one)}
+                    for one in files
+                ]
+                found = {"id": repo, "sha": revision, "siblings": siblings}
+                return Answer(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
+            start = f"/datasets/{repo}/resolve/{revision}/"
+            if path.startswith(start) and (one := folder / path.removeprefix(start)).is_file():
+                return Answer(200, one.read_bytes(), {"ETag": f'"{git_sha1(one)}"', "X-Repo-Commit": revision})
+        return Answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+
+    return answer
+
+
+def git_sha1(path: Path) -> str:
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def test_they_come_from_the_hub_by_revision_and_again_without_it(tmp_path: Path) -> None:
+    local = local_set(tmp_path)
+    revisions = {VIDEOS: "a" * 40, QUESTIONS: "b" * 40, BENCH: "c" * 40}
+    with serving(hub(local, revisions)) as server:
+        access = access_to(tmp_path, hub=server.address)
+        found = {one.name: one for one in fetch_assets(recipe_of_clips(), tmp_path / "a", lambda _: None, access)}
+        asked = [one.path for one in server.asked]
+    assert {name: one.identity["revision"] for name, one in found.items()} == {
+        "clips": "a" * 40,
+        "train": "b" * 40,
+        "bench": "c" * 40,
+    }
+    assert all(one.verified for one in found.values())
+    assert not any("unused.mp4" in path for path in asked if "/resolve/" in path)
+    rows = load_train(tmp_path / "a", recipe_of_clips())
+    assert [Path(row["video"]["path"]).read_bytes() for row in rows] == [
+        *(b"videos/academic/kitchen.mp4", b"videos/falls.mp4", b"videos/academic/kitchen.mp4"),
+    ]
+    again = fetch_assets(recipe_of_clips(), tmp_path / "b", lambda _: None, replace(access, offline=True))
+    assert {one.name: one.files for one in again} == {name: one.files for name, one in found.items()}
+
+
+def test_the_verb_takes_what_a_recipe_has_fetched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    local, folder = local_set(tmp_path), tmp_path / "runs" / "video-7b" / "assets" / "stages" / "assets"
+    lines(local / "datasets" / VIDEOS / "train.jsonl", SOURCE)
+    pin: dict[str, Any] = {"licence": "MIT", "source": HERE}
+    source = RepositoryAsset(kind="repository", repo=VIDEOS, revision="a" * 40, files=["train.jsonl"], **pin)
+    recipe = recipe_of_clips()
+    held = {name: recipe.assets[name] for name in ("train", "clips")} | {"train-annotations": source}
+    held["train-videos"] = held.pop("clips")
+    assert isinstance(held["train"], ClipsAsset)
+    held["train"] = held["train"].model_copy(update={"videos": "train-videos"})
+    fetch_assets(recipe.model_copy(update={"assets": held}), folder, lambda _: None, access_to(tmp_path, local=local))
+    # The published set has one line more, which is about the kitchen again.
+    assert main(["questions", "--recipe", "video-7b", "--runs", str(tmp_path / "runs")]) == 3
+    text = capsys.readouterr().out
+    assert "3 annotations: 2 questions about 2 clips" in text
+    assert "1 left out, as their clip is not there: videos/gone.mp4" in text
+    assert "2 of 3 questions are the same, 0 changed, 0 only here, 1 only there" in text
 
 
 def test_what_does_not_fit_is_named_when_it_is_fetched(tmp_path: Path) -> None:

@@ -60,3 +60,8 @@ def test_recipes_that_differ_must_be_named(tmp_path: Path) -> None:
         find_task("cogent-valb", tmp_path)
     assert find_task("one/cogent-valb", tmp_path).items is None  # neither the recipe nor the name says
     assert find_task("two/cogent-valb", tmp_path).items == 9
+
+
+def test_a_task_that_lmms_eval_asks_is_scored_by_letter() -> None:
+    task = find_task("longvideobench-1337")
+    assert (task.scorer, task.items, task.prompts_sha256) == ("choice", 1337, None)
