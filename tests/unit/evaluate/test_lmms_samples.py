@@ -9,7 +9,8 @@ import pytest
 from r1mm.errors import BadInput
 from r1mm.evaluate.lmms_samples import check_total, letter_leniently, letter_of, read_samples, without_thoughts
 
-RECORDED = Path(__file__).parent / "samples"
+# Of tests/recipes/test_lmms.py's model: six items as they are, and two outputs of a model taught with other positions.
+RECORDED = Path(__file__).parent / "samples" / "lmms-longvideobench.jsonl"
 THOUGHT = "<think>\nBlue moves.\n\nAfter that none does.\n</think>\n<answer>C</answer>"
 
 
@@ -59,6 +60,20 @@ def test_thoughts_are_taken_away_as_lmms_eval_does() -> None:
     assert without_thoughts("a <think>b</think> c <think>d</think> e") == "a  c  e"
     assert without_thoughts("<think>never closed") == "<think>never closed"
     assert without_thoughts("</think> first <think> open") == "</think> first <think> open"
+
+
+def test_outputs_recorded_from_lmms_eval() -> None:
+    outputs = read_samples(RECORDED)
+    assert [output.item for output in outputs[:6]] == [f"item-{i}" for i in range(6)]
+    assert [output.truth for output in outputs] == list("BABABBAB")
+    assert [output.parsed for output in outputs] == list("BABABACB")
+    assert [output.correct for output in outputs] == [True] * 5 + [False, False, True]
+    # "Certainly" answers C for lmms-eval; a benevolent reader sees the A in its tag.
+    assert [output.lenient for output in outputs] == [True] * 5 + [False, True, True]
+    assert [output.format for output in outputs] == [True] * 6 + [False, False]
+    assert all("\n\n" in output.completion and "</answer>" in output.completion for output in outputs)
+    # What lmms-eval 0.3.0 would have read of the same six texts: the B of "Before", in the thoughts.
+    assert {letter_of(output.completion, thoughts=True, to_blank_line=True) for output in outputs[:6]} == {"B"}
 
 
 def row(name: str, text: str, letter: str, truth: str = "C", **changes: Any) -> dict[str, Any]:
