@@ -35,6 +35,7 @@ import yaml
 from r1mm.errors import BadInput, StageFailed
 from r1mm.evaluate.lmms_items import read_items
 from r1mm.evaluate.lmms_samples import check_total, read_samples
+from r1mm.evaluate.lmms_tasks import LmmsSettings, stock_task, task_file
 from r1mm.evaluate.scoring import Output
 from r1mm.manifest import ROOT
 from r1mm.plan.shapes import config_of_folder
@@ -48,8 +49,6 @@ LOCK = ROOT / "docker" / "locks" / "evaluator.txt"
 SLICE = 256  # items of one start of lmms-eval, which takes about half a minute for itself
 # lmms-eval's name for the architecture of a checkpoint.
 _MODELS = {"qwen2_vl": "qwen2_vl"}
-_SPLIT_KEYS = ("test_split", "validation_split")
-_SUFFIX = "_r1mm"  # of our task's name: the stock one's own name stays its own
 
 # Ended with the process that started it, however that ends; on Linux alone, elsewhere Ctrl-C and errors end it.
 _START = """
@@ -95,16 +94,6 @@ class Evaluator:
         return {"python": self.python_version, "packages": self.packages}
 
 
-@dataclass(frozen=True)
-class LmmsSettings:
-    """How a task is evaluated.  `frames` of each clip; pixels bound each of its frames before they are subsampled."""
-
-    max_new_tokens: int
-    frames: int = 16
-    min_pixels: int = 4 * 28 * 28
-    max_pixels: int = 768 * 28 * 28
-
-
 def _pinned() -> dict[str, list[str]]:
     """The versions of the packages that bear on numbers, as locked; lmms-eval's alone where the lock is not here."""
     if not LOCK.is_file():
@@ -143,60 +132,6 @@ def find_evaluator() -> Evaluator:
                 f"needed; {remedy}"
             )
     return Evaluator(Path(named), found["python"], found["packages"], Path(found["tasks"]))
-
-
-class _TaskLoader(yaml.SafeLoader):
-    """Reads a task's file; the functions it names are lmms-eval's to load."""
-
-
-_TaskLoader.add_constructor("!function", lambda loader, node: None)
-
-
-def stock_task(evaluator: Evaluator, name: str) -> tuple[Path, dict[str, Any]]:
-    """The file of a task that lmms-eval brings, and its settings.  BadInput when there is none of that name."""
-    files = sorted(evaluator.tasks.rglob(f"{name}.yaml")) if re.fullmatch(r"[A-Za-z0-9_-]+", name) else []
-    for path in files:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)
-        if isinstance(content, dict) and content.get("task") == name:
-            return path, content
-    raise BadInput(
-        f"lmms-eval {VERSION} has no task {name!r} in a file of that name; see its `python -m lmms_eval tasks list`"
-    )
-
-
-def split_template(template: str) -> tuple[str, str]:
-    """What lmms-eval puts before a question and after the line break behind it.  BadInput for another form."""
-    before, field, after = template.partition("{question}")
-    if not field or not after.startswith("\n"):
-        raise BadInput(
-            f"the template {template!r} cannot be lmms-eval's, which puts a line break after the question and its "
-            "options; write '{question}\\n' and then what follows"
-        )
-    return before, after[1:]
-
-
-def task_file(stock: Path, content: dict[str, Any], template: str, settings: LmmsSettings) -> dict[str, Any]:
-    """Our task: the stock one with our items and our prompt, whose answers end at their end token alone."""
-    splits = [content[key] for key in _SPLIT_KEYS if content.get(key)]
-    if not splits:
-        raise BadInput(f"task {content['task']} has none of {', '.join(_SPLIT_KEYS)}; it cannot be given items of ours")
-    before, after = split_template(template)
-    specific = dict(content.get("lmms_eval_specific_kwargs") or {})
-    default = {**dict(specific.get("default") or {}), "pre_prompt": before, "post_prompt": after}
-    return {
-        "include": str(stock),
-        "task": content["task"] + _SUFFIX,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {splits[0]: "items.jsonl"}},
-        "lmms_eval_specific_kwargs": {"default": default},
-        "generation_kwargs": {
-            **dict(content.get("generation_kwargs") or {}),
-            "max_new_tokens": settings.max_new_tokens,
-            "temperature": 0,
-            "do_sample": False,
-            "until": [],
-        },
-    }
 
 
 def _model_name(model_folder: Path) -> str:
@@ -322,6 +257,19 @@ def _lay_out(place: Path, rows: list[dict[str, Any]], task: dict[str, Any], conf
     write_text(place / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
 
+def lay_out_model(model_folder: Path, folder: Path, dtype: str) -> None:
+    """A checkpoint folder of links to another's files, whose config says `dtype`.
+
+    lmms-eval loads weights in the dtype that their config names, and base and trained model may be saved in two.
+    """
+    make_folder(folder)
+    for path in model_folder.resolve().iterdir():
+        if path.name != "config.json":
+            (folder / path.name).symlink_to(path)
+    config = {key: value for key, value in config_of_folder(model_folder).items() if key != "torch_dtype"}
+    write_json(folder / "config.json", {**config, "dtype": dtype})
+
+
 def _token_counter(model_folder: Path) -> Callable[[Sequence[str]], list[int]]:
     def count(texts: Sequence[str]) -> list[int]:
         from r1mm.processor import load_processor
@@ -351,15 +299,14 @@ def evaluate_lmms(
 
     `task` is one of lmms-eval's own (`longvideobench_val_v`); `items` its items as a local file and `clips` the folder
     that their video_path is relative to (see `lmms_items.read_items`); `template` holds `{question}` and a line break,
-    for the question with its options.  `limit`: only so many items, the first.  The checkpoint runs in the dtype it is
-    saved in, on `device` (cpu or cuda).
+    for the question with its options.  `limit`: only so many items, the first.  `device`: cpu or cuda.
 
     Finished slices are kept in `folder`, from which a killed evaluation goes on to the identical end; those of another
     model, data or setting are made anew.
 
     Raises BadInput for an input that cannot be used, StageFailed when lmms-eval fails or a clip cannot be read.
     """
-    stock, content = stock_task(evaluator, task)
+    stock, content = stock_task(evaluator.tasks, task)
     ours, model = task_file(stock, content, template, settings), _model_name(model_folder)
     rows = read_items(items, clips)[:limit]
     weights = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(model_folder.iterdir())}
@@ -375,10 +322,10 @@ def evaluate_lmms(
             done = place / "done.json"
             if not (done.is_file() and json.loads(done.read_text()) == {"identity": identity}):
                 _lay_out(place, rows, ours, _config(ours["task"], model, settings, device, start, count))
-                (place / "model").symlink_to(model_folder.resolve())
+                lay_out_model(model_folder, place / "model", "float32" if device == "cpu" else settings.dtype)
                 _run(evaluator, place, functools.partial(show, start))
-                (place / "model").unlink()
-                shutil.rmtree(place / "cache", ignore_errors=True)
+                for scratch in ("model", "cache"):
+                    shutil.rmtree(place / scratch, ignore_errors=True)
                 write_json(done, {"identity": identity})
             found = _collect(place, counter)
             asked = [str(row["id"]) for row in rows[start : start + count]]

@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from r1mm.errors import StageFailed
-from r1mm.evaluate.lmms import VARIABLE, Evaluator, LmmsSettings, evaluate_lmms, find_evaluator
+from r1mm.evaluate.lmms import VARIABLE, Evaluator, evaluate_lmms, find_evaluator, lay_out_model
 from r1mm.evaluate.lmms_samples import letter_of
+from r1mm.evaluate.lmms_tasks import LmmsSettings
 from r1mm.evaluate.scoring import Output
 from tests.lmms_assets import SIZE, TEMPLATE, TEXTS, make_checkpoint, write_clips, write_items
 
@@ -132,7 +133,7 @@ def test_it_ends_with_the_process_that_started_it(evaluator: Evaluator, world: P
         starter.kill()
 
 
-def test_text_after_a_long_clip_of_small_frames_stands_where_the_model_was_trained(
+def test_a_model_is_loaded_in_the_dtype_asked_for_and_its_text_stands_behind_the_clip(
     evaluator: Evaluator, world: Path, tmp_path: Path
 ) -> None:
     # Eight steps in time of one merged row and column: the text goes on after the eighth, not after the first.
@@ -140,15 +141,18 @@ def test_text_after_a_long_clip_of_small_frames_stands_where_the_model_was_train
 import json, sys, torch
 from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 config = AutoConfig.from_pretrained(sys.argv[1])
-model = Qwen2VLForConditionalGeneration(config)
+model = Qwen2VLForConditionalGeneration.from_pretrained(sys.argv[1], dtype="auto")
 ids = torch.tensor([[0, config.vision_start_token_id, *[config.video_token_id] * 8, config.vision_end_token_id, 0]])
 positions, _ = model.model.get_rope_index(ids, video_grid_thw=torch.tensor([[8, 2, 2]]))
-print(json.dumps(positions[:, 0, -2:].tolist()))
+print(json.dumps([positions[:, 0, -2:].tolist(), sorted({str(weight.dtype) for weight in model.parameters()})]))
 """
+    lay_out_model(world / "checkpoint", tmp_path / "model", "bfloat16")  # saved in float32
     said = subprocess.run(
-        [str(evaluator.python), "-I", "-c", code, str(world / "checkpoint")], capture_output=True, text=True, check=True
+        [str(evaluator.python), "-I", "-c", code, str(tmp_path / "model")], capture_output=True, text=True, check=True
     ).stdout
-    assert json.loads(said) == [[10, 11]] * 3
+    places, dtypes = json.loads(said)
+    assert places == [[10, 11]] * 3
+    assert dtypes == ["torch.bfloat16"]
 
 
 def test_the_clips_of_these_tests_are_clips(evaluator: Evaluator, tmp_path: Path) -> None:

@@ -14,14 +14,12 @@ from r1mm.evaluate.lmms import (
     VARIABLE,
     VERSION,
     Evaluator,
-    LmmsSettings,
     evaluate_lmms,
     find_evaluator,
-    split_template,
-    stock_task,
-    task_file,
+    lay_out_model,
 )
 from r1mm.evaluate.lmms_items import read_items
+from r1mm.evaluate.lmms_tasks import LmmsSettings, split_template, stock_task, task_file
 
 # The form of lmms_eval/tasks/longvideobench/longvideobench_val_v.yaml.
 STOCK = """
@@ -92,7 +90,7 @@ def test_the_lock_pins_the_version_whose_ways_are_known() -> None:
 
 
 def test_our_task_is_the_stock_one_with_our_items_and_prompt(evaluator: Evaluator) -> None:
-    stock, content = stock_task(evaluator, "longvideobench_val_v")
+    stock, content = stock_task(evaluator.tasks, "longvideobench_val_v")
     ours = task_file(stock, content, TEMPLATE, LmmsSettings(max_new_tokens=512))
     assert ours["include"] == str(stock)
     assert ours["task"] != content["task"]
@@ -109,7 +107,7 @@ def test_our_task_is_the_stock_one_with_our_items_and_prompt(evaluator: Evaluato
 @pytest.mark.parametrize("name", ["longvideobench_val_x", "../secret", "longvideobench_val_*"])
 def test_a_task_that_lmms_eval_does_not_have(evaluator: Evaluator, name: str) -> None:
     with pytest.raises(BadInput, match="has no task"):
-        stock_task(evaluator, name)
+        stock_task(evaluator.tasks, name)
 
 
 @pytest.mark.parametrize("template", ["no field\n", "{question} goes on in its line"])
@@ -212,3 +210,17 @@ def test_a_checkpoint_that_is_not_evaluated(
             device="cpu",
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_is_laid_out_in_one_dtype_whatever_it_was_saved_in(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "config.json").write_text(json.dumps({"model_type": "qwen2_vl", "torch_dtype": "float32"}))
+    (saved / "model.safetensors").write_bytes(b"weights")
+    lay_out_model(saved, tmp_path / "laid", "bfloat16")
+    assert json.loads((tmp_path / "laid" / "config.json").read_text()) == {
+        "model_type": "qwen2_vl",
+        "dtype": "bfloat16",
+    }
+    assert (tmp_path / "laid" / "model.safetensors").read_bytes() == b"weights"
+    assert json.loads((saved / "config.json").read_text())["torch_dtype"] == "float32"
