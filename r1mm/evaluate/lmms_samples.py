@@ -1,14 +1,13 @@
 """What lmms-eval wrote of each item, as our outputs.
 
 Known are the multiple-choice tasks whose metric keeps, per item, its name, the right letter and the letter that was
-read: LongVideoBench's `lvb_acc`.  Three properties of its rule (lmms-eval 0.7.3 and 0.3.0, of upstream's time, alike)
-decide numbers and are worth knowing:
+read: LongVideoBench's `lvb_acc`.  How that letter is read decides numbers:
 
 - The first capital A, B, C, D or E anywhere in the text is the answer: "Based on the clip, ..." answers B.
 - A text without any is given a letter by chance.  Such an output is `parsed` None here, its mark is lmms-eval's.
-- 0.7.3 takes `<think>...</think>` away before it looks, 0.3.0 looked at the thoughts too, and both end an answer at the
-  first blank line unless the task says otherwise (ours says otherwise).  `letter_of` gives either reading of a kept
-  output, so that the older one can be worked out without generating again.
+- lmms-eval 0.7.3 takes `<think>...</think>` away before it looks; 0.3.0, of the time of Open-R1-Video's numbers, looked
+  at the thoughts too.  Both end an answer at its first blank line unless the task says otherwise, as ours does.
+  `letter_of` gives either reading of a kept output, so that the older one is worked out without generating again.
 """
 
 import re
