@@ -135,6 +135,6 @@ def choice_examples(
     def teach(item: int, rng: np.random.Generator) -> Lesson:
         film, fitting = films[item]["film"], kinds_for(films[item], kinds)
         choice = ask(film, fitting[rng.integers(len(fitting))], rng)
-        return Lesson(choice.problem, direct_answer(choice.letter), thinking_answer(film, choice))
+        return Lesson(choice.problem, direct_answer(choice), thinking_answer(film, choice))
 
     return examples_of(teach, len(films), templates, settings, seed)

@@ -141,18 +141,18 @@ def test_the_thinking_way_looks_at_one_picture() -> None:
     film = film_of({"red": 3, "blue": 1, "green": 2, "cyan": 4}, ("away", -1, -1.1))
     assert nearest_first(film) == ["blue", "green", "red", "cyan"]
     color = Choice("color", ("cyan", "red", "green", "blue"), "B")
-    assert thinking_answer(film, color) == (
-        "<think>\nNearest blue, then green, then red, then cyan.\n</think>\n<answer>D</answer>"
-    )
+    assert thinking_answer(film, color) == ("<think>\nThe nearest is blue.\n</think>\n<answer>D. blue</answer>")
     count = Choice("count", ("3", "2", "1", "0"), "C")
-    assert thinking_answer(film, count) == "<think>\nFirst blue, second green, third red.\n</think>\n<answer>A</answer>"
+    assert (
+        thinking_answer(film, count) == "<think>\nFirst blue, second green, third red.\n</think>\n<answer>A. 3</answer>"
+    )
     direction = Choice("direction", ("away", "left", "right", "towards"), "A")
-    assert thinking_answer(film, direction) == "<think>\nThe red goes left.\n</think>\n<answer>B</answer>"
+    assert thinking_answer(film, direction) == "<think>\nThe red goes left.\n</think>\n<answer>B. left</answer>"
 
 
 def test_the_thinking_way_is_weak_and_not_worthless(asked: dict[Kind, list[Asked]]) -> None:
     for kind, some in asked.items():
-        right = [direct_answer(one["letter"]) in thinking_answer(one["film"], choice_of(one)) for one in some]
+        right = [direct_answer(choice_of(one)) in thinking_answer(one["film"], choice_of(one)) for one in some]
         assert 0.15 <= sum(right) / len(right) <= 0.6, kind
 
 
@@ -162,11 +162,12 @@ def test_rewards_read_both_ways(asked: dict[Kind, list[Asked]]) -> None:
         thought = thinking_answer(one["film"], choice)
         assert matches_format(thought, "full")
         assert not matches_format(thought, "prefix")
-        assert matches_format(direct_answer(choice.letter), "bare")
-        said = re.fullmatch(r"<think>\n.*\n</think>\n<answer>([A-D])</answer>", thought)
+        assert matches_format(direct_answer(choice), "bare")
+        said = re.fullmatch(r"<think>\n.*\n</think>\n<answer>([A-D])\. (\w+)</answer>", thought)
         assert said is not None
-        # What math-verify makes of a trace with numbers in it: nothing that passes for a letter.
-        assert is_accurate(thought, direct_answer(choice.letter)) == (said[1] == choice.letter)
+        assert choice.options[LETTERS.index(said[1])] == said[2]
+        # What math-verify makes of a trace with numbers in it: nothing that passes for the letter.
+        assert not is_accurate(thought, choice.solution)
 
 
 def test_every_text_survives_the_round_trip(asked: dict[Kind, list[Asked]], tokenizer: PreTrainedTokenizerFast) -> None:
@@ -175,7 +176,7 @@ def test_every_text_survives_the_round_trip(asked: dict[Kind, list[Asked]], toke
         choice = choice_of(one)
         thought = thinking_answer(one["film"], choice)
         texts = [*(template.format(question=choice.problem) for template in TEMPLATES), thought]
-        texts += [direct_answer(choice.letter), cut_short(thought, rng)]
+        texts += [direct_answer(choice), cut_short(thought, rng)]
         for text in texts:
             ids = tokenizer(text)["input_ids"]
             assert tokenizer.unk_token_id not in ids, text
@@ -185,7 +186,9 @@ def test_every_text_survives_the_round_trip(asked: dict[Kind, list[Asked]], toke
 def test_questions_and_options_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     choice = Choice("direction", ("left", "away", "towards", "right"), "A")
     tokens = tokenizer.tokenize(TEMPLATES[0].format(question=choice.problem))
-    assert tokens[:5] == [QUESTIONS["direction"], "\nA. left", "\nB. away", "\nC. towards", "\nD. right"]
-    assert len(tokens) < 25
-    assert tokenizer.tokenize(direct_answer("B")) == ["<answer>", "B", "</answer>"]
+    lines = [QUESTIONS["direction"], "A. left", "B. away", "C. towards", "D. right"]
+    assert tokens[:9] == [token for line in lines for token in (line, "\n")][:9]
+    assert len(tokens) < 30
+    # The very token of the question: what is right can be copied.
+    assert tokenizer.tokenize(direct_answer(choice)) == ["<answer>", "A. left", "</answer>"]
     assert set(letter_words()) <= set(tokenizer.get_vocab())

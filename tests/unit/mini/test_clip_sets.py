@@ -17,7 +17,7 @@ SETS = {
     "train": ClipSet("clevr-like", 12, KINDS, seed=1),
     "ood": ClipSet("superclevr-like", 6, ("color",), seed=2, solids=(3, 4)),
 }
-TEMPLATES = {"train": "{question} train", "evaluation": "{question} evaluation", "direct": "{question} direct"}
+TEMPLATES = {name: "{question}\n" + name for name in ("train", "evaluation", "direct")}
 SHARES = {
     "direct_prompt_share": 0.2,
     "direct_share_early": 0.8,
@@ -92,7 +92,10 @@ def test_warm_start_examples_ask_anew_and_keep_the_shares(folder: Path) -> None:
         thinking = [e for e in part if not e.prompt.endswith("direct")]
         direct = [e for e in thinking if e.response.startswith("<answer>")]
         assert len(direct) / len(thinking) == pytest.approx(share, abs=0.04)
-    assert {e.response for e in examples if e.prompt.endswith("direct")} == {f"<answer>{c}</answer>" for c in LETTERS}
+    for e in examples:
+        if e.prompt.endswith("direct"):  # an option of the question, and over all of them each letter
+            assert e.response.removeprefix("<answer>").removesuffix("</answer>") in e.prompt.split("\n")[1:5]
+    assert {e.response[8] for e in examples if e.prompt.endswith("direct")} == set(LETTERS)
     for item in (0, 1):  # made for colour and for direction: asked for either, each time with other options
         prompts = {e.prompt for e in examples if e.item == item}
         assert len(prompts) > 60
