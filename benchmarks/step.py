@@ -39,6 +39,7 @@ from trl import GRPOTrainer
 
 from r1mm.data.counting import read_parquet
 from r1mm.data.prompts import conversation
+from r1mm.libraries import threads_here
 from r1mm.manifest import surroundings
 from r1mm.mini.language import VISION_TOKENS
 from r1mm.plan import Layout
@@ -46,7 +47,6 @@ from r1mm.processor import load_processor
 from r1mm.recipe import Recipe, resolve
 from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.sourced import Setting
-from r1mm.stages import threads_here
 from r1mm.train import rewards
 from r1mm.train.checkpoints import FiniteGradients
 from r1mm.train.grpo import build_trainer

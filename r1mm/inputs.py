@@ -92,11 +92,11 @@ def task_set(job: Job, split: str) -> Any:
 
 
 def task_sets(job: Job) -> dict[str, Any]:
-    """The evaluated items by split, with a column `item` of their names."""
+    """The evaluated items by split, with a column `item` of their names; of lmms-eval's tasks it alone has them."""
     import datasets
 
     datasets.disable_progress_bars()  # a report takes seconds
-    return {split: task_set(job, split) for split in job.recipe.tasks}
+    return {split: task_set(job, split) for split, task in job.recipe.tasks.items() if not task.lmms}
 
 
 def check_plan(job: Job) -> None:

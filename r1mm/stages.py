@@ -1,7 +1,6 @@
 """What each stage does: a short function per stage that joins the rooms below, and a table of what each one needs."""
 
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from r1mm.inputs import (
     why_not_comparable,
 )
 from r1mm.job import HOME_OF, Home, Job
+from r1mm.libraries import prepare_libraries
 from r1mm.manifest import code_version, cores, image_id
 from r1mm.plan import Layout, parse_gpus
-from r1mm.recipe import Recipe, digest
+from r1mm.recipe import digest
 from r1mm.rundir import (
     FileStamp,
     StageRecord,
@@ -89,37 +89,6 @@ def expected_inputs(job: Job, stage: str) -> dict[str, str]:
     return inputs
 
 
-def threads_here(recipe: Recipe) -> int:
-    """The threads of arithmetic of this process: the recipe's.
-
-    A miniature's decide the last bit of its sums and stay as they are.  No number of a full recipe depends on its own,
-    and more threads than this process's share of the cores wait for one another by spinning (measured: four on two
-    cores make a matrix product ten times slower), so they are at most that share.
-    """
-    if recipe.miniature:
-        return recipe.threads.value
-    return min(recipe.threads.value, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-def _prepare_libraries(job: Job) -> None:
-    """Pin what decides the last bit of a sum, and leave the terminal to our own progress bars."""
-    import warnings
-
-    import datasets
-    import torch
-    import transformers
-
-    torch.set_num_threads(threads_here(job.recipe))
-    if job.gpus == "cpu":  # CUDA has no deterministic form of some of what Qwen2-VL needs
-        torch.use_deterministic_algorithms(True)
-    # Only uninitialised memory would be filled, and nothing here reads any; TRL's log-prob buffers are large.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    # The libraries' notices to their own callers about names that will go; the versions are locked.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl")
-
-
 def _suppressed(tokenizer: Any) -> list[int]:
     from r1mm.mini.language import VISION_TOKENS
 
@@ -133,7 +102,7 @@ def make_assets(job: Job) -> dict[str, FileStamp]:
     if job.recipe.image_size is not None:
         from r1mm.mini.material import material_of
 
-        _prepare_libraries(job)
+        prepare_libraries(job.recipe, cpu=job.gpus == "cpu")
         material_of(job.recipe).render(job.recipe.scenes, job.recipe.image_size.value, folder, cores())
     else:
         from r1mm.data.assets import fetch_assets
@@ -152,7 +121,7 @@ def warm_start(job: Job) -> dict[str, FileStamp]:
     from r1mm.mini.model import build_model, build_processor, save
     from r1mm.train.supervised import train_supervised
 
-    _prepare_libraries(job)
+    prepare_libraries(job.recipe, cpu=job.gpus == "cpu")
     assets, folder = job.stage_folder("assets"), job.stage_folder("warm-start")
     assert job.recipe.image_size is not None  # a miniature has one
     settings, prompts = values(job.recipe.warm_start), job.recipe.prompts
@@ -182,30 +151,45 @@ def warm_start(job: Job) -> dict[str, FileStamp]:
 
 
 def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, str]) -> dict[str, FileStamp]:
+    from r1mm.data.pointers import resolve_asset
     from r1mm.evaluate.generate import evaluate_task, evaluation_device
+    from r1mm.evaluate.lmms import ask_by_lmms
     from r1mm.processor import load_processor
 
-    _prepare_libraries(job)
+    prepare_libraries(job.recipe, cpu=job.gpus == "cpu")
     suppressed = _suppressed(load_processor(model_folder).tokenizer)
     partials = job.stage_folder("base-evaluation" if home == "base" else "evaluation")
     written = {}
     for split, task in job.recipe.tasks.items():
-        dataset = task_set(job, split)
+        dataset = None if task.lmms else task_set(job, split)
         for condition, template in conditions.items():
-            outputs = evaluate_task(
-                model_folder=model_folder,
-                dataset=dataset,
-                scorer=task.scorer,
-                split=split,
-                template=template,
-                settings=values(job.recipe.evaluation),
-                suppressed=suppressed,
-                partial=partials / f"{condition}-{split}.partial.jsonl",
-                title=f"{condition}, {split}",
-                device=evaluation_device(job.recipe.miniature),
-                clips=bool(job.recipe.clips),
-                shown=not task.blind,
-            )
+            common: dict[str, Any] = {
+                "model_folder": model_folder,
+                "template": template,
+                "settings": values(job.recipe.evaluation),
+                "title": f"{condition}, {split}",
+                "device": evaluation_device(job.recipe.miniature),
+            }
+            if task.lmms:
+                outputs = ask_by_lmms(
+                    **common,
+                    task=task.lmms,
+                    limit=task.limit,
+                    files=resolve_asset(job.stage_folder("assets"), task.items),
+                    unpacked=job.folder("assets") / ".cache" / task.items,
+                    folder=partials / f"{condition}-{split}",
+                )
+            else:
+                outputs = evaluate_task(
+                    **common,
+                    dataset=dataset,
+                    scorer=task.scorer,
+                    split=split,
+                    suppressed=suppressed,
+                    partial=partials / f"{condition}-{split}.partial.jsonl",
+                    clips=bool(job.recipe.clips),
+                    shown=not task.blind,
+                )
             name = f"generations/{condition}-{split}.jsonl"
             written[name] = stamp(write_jsonl(job.folder(home) / name, (o.model_dump() for o in outputs)))
     return written
@@ -240,7 +224,7 @@ def _train_here(job: Job, layout: Layout | None) -> None:
 
     from r1mm.train.grpo import build_trainer, train_grpo
 
-    _prepare_libraries(job)
+    prepare_libraries(job.recipe, cpu=job.gpus == "cpu")
     folder = job.stage_folder("grpo")
     try:
         trainer = build_trainer(

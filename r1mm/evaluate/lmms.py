@@ -33,7 +33,8 @@ from typing import Any
 import yaml
 
 from r1mm.errors import BadInput, StageFailed
-from r1mm.evaluate.lmms_items import read_items
+from r1mm.evaluate.lmms_files import clips_folder, items_file
+from r1mm.evaluate.lmms_items import clip_names, read_items
 from r1mm.evaluate.lmms_samples import check_total, read_samples
 from r1mm.evaluate.lmms_tasks import LmmsSettings, stock_task, task_file
 from r1mm.evaluate.scoring import Output
@@ -335,3 +336,42 @@ def evaluate_lmms(
             show(start, count)
     write_json(folder / "evaluator.json", evaluator.as_dict())
     return outputs
+
+
+def ask_by_lmms(
+    *,
+    task: str,
+    files: Path,
+    unpacked: Path,
+    model_folder: Path,
+    template: str,
+    settings: dict[str, Any],
+    folder: Path,
+    title: str,
+    device: str,
+    limit: int | None = None,
+) -> list[Output]:
+    """`evaluate_lmms` as a recipe has it: `files` are the fetched dataset, whose clips are unpacked to `unpacked`;
+    `settings` are the recipe's `evaluation` values.
+
+    Raises BadInput where there is no evaluator, or files are missing, and what `evaluate_lmms` raises.
+    """
+    evaluator = find_evaluator()
+    items = items_file(files)
+    return evaluate_lmms(
+        evaluator=evaluator,
+        task=task,
+        model_folder=model_folder,
+        items=items,
+        clips=clips_folder(files, clip_names(items), unpacked),
+        template=template,
+        settings=LmmsSettings(
+            max_new_tokens=settings["max_new_tokens"],
+            frames=settings["frames"],
+            dtype=settings["dtype"] if device == "cuda" else "float32",
+        ),
+        folder=folder,
+        title=title,
+        device=device,
+        limit=limit,
+    )

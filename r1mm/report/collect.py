@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image, ImageOps
 
+from r1mm.data.clips import Clip
 from r1mm.ledger import Entry, entries, load_ledger
 from r1mm.mini.render import contact_sheet
 from r1mm.recipe import Condition
@@ -24,7 +25,18 @@ Files = Mapping[str, Mapping[Condition, Path]]
 # The evaluated items by split, with columns item and image.
 Sets = Mapping[str, Dataset]
 _SHEET_ITEMS, _SHEET_COLUMNS = 36, 12
+_KEY_FRAMES = 4  # of a clip
 _CELL = 160  # pixels that a cell of a contact sheet is wide or high at most
+
+
+def _picture(shown: Any) -> Image.Image:
+    """What a page shows of an item: its image, or of a clip some key frames from left to right."""
+    if not isinstance(shown, Clip):
+        picture: Image.Image = shown
+        return picture
+    frames = shown.frames
+    keys = np.linspace(0, len(frames) - 1, min(_KEY_FRAMES, len(frames))).round().astype(int)
+    return Image.fromarray(np.concatenate([frames[key].permute(1, 2, 0).numpy() for key in keys], axis=1))
 
 
 def _png(image: Image.Image) -> bytes:
@@ -42,19 +54,21 @@ def _sheet(images: Sequence[Image.Image]) -> bytes:
     return _png(Image.fromarray(contact_sheet(pixels, _SHEET_COLUMNS)))
 
 
-def _pictures(sets: Sets) -> tuple[Callable[[str, str], bytes], dict[str, bytes]]:
+def _pictures(sets: Sets) -> tuple[Callable[[str, str], bytes | None], dict[str, bytes]]:
     number = {split: {name: i for i, name in enumerate(items["item"])} for split, items in sets.items()}
 
-    def image_of(split: str, item: str) -> bytes:
-        return _png(sets[split][number[split][item]]["image"])
+    def image_of(split: str, item: str) -> bytes | None:
+        return _png(_picture(sets[split][number[split][item]]["image"])) if split in sets else None
 
-    return image_of, {split: _sheet(items[:_SHEET_ITEMS]["image"]) for split, items in sets.items()}
+    return image_of, {
+        split: _sheet([_picture(shown) for shown in items[:_SHEET_ITEMS]["image"]]) for split, items in sets.items()
+    }
 
 
 def _run_inputs(
     root: Path,
     files: Files,
-    image_of: Callable[[str, str], bytes],
+    image_of: Callable[[str, str], bytes | None],
     sheets: Mapping[str, bytes],
     ledger: Sequence[Entry] = (),
 ) -> ReportInputs:

@@ -62,8 +62,8 @@ class ReportInputs:
 
     `resolved`: recipe.json.  `manifest`: manifest.json.  `metrics`: the lines of metrics.jsonl.  `verdict`:
     verdict.json.  `outputs[split][condition]`: the lines of {condition}-{split}.jsonl.  `image_of(split, item)`: the
-    item's PNG; None where images are not at hand.  `contact_sheets[split]`: one PNG of many items.  `ledger`:
-    upstream's settings beside ours under the run's variant; empty where the recipe has no ledger.
+    item's PNG, None where there is none; itself None where images are not at hand.  `contact_sheets[split]`: one PNG of
+    many items.  `ledger`: upstream's settings beside ours under the run's variant; empty where the recipe has no ledger.
     """
 
     resolved: Row
@@ -71,7 +71,7 @@ class ReportInputs:
     metrics: Sequence[Row]
     outputs: Outputs
     verdict: Row
-    image_of: Callable[[str, str], bytes] | None = None
+    image_of: Callable[[str, str], bytes | None] | None = None
     contact_sheets: Mapping[str, bytes] = field(default_factory=dict)
     ledger: Sequence[Entry] = ()
 
@@ -152,7 +152,8 @@ def _kind(before: Row, after: Row) -> str:
 
 def make_sample(inputs: ReportInputs, split: str, item: str, kind: str, answers: Sequence[tuple[str, Row]]) -> Sample:
     """An item with its picture and its answers, each under a label."""
-    image = data_uri(inputs.image_of(split, item), IMAGE_BYTES, IMAGE_SIDE) if inputs.image_of else None
+    png = inputs.image_of(split, item) if inputs.image_of else None
+    image = data_uri(png, IMAGE_BYTES, IMAGE_SIDE) if png else None
     return Sample(split, item, kind, str(answers[0][1].get("prompt", "")), answers[0][1].get("truth"), image, answers)
 
 

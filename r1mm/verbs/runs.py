@@ -106,9 +106,14 @@ def _reproduce(options: argparse.Namespace) -> int:
     say(f"launch: {launch} ({reason})")
     outcomes: list[Outcome] = []
     with terminated_by_signal():
-        kind = "trainer" if gpus else "cpu"
+        lmms = any(task.lmms for task in jobs[0].recipe.tasks.values())
+        kind = "evaluator" if lmms else "trainer" if gpus else "cpu"
         preflight(launch=launch, wanted_gpus=gpus, builds=None if options.image else kind, hub=needs_hub(jobs[0]))
-        place = open_place(launch, runs=jobs[0].runs, wanted_gpus=gpus, image=options.image, say=say)
+        if lmms and launch == "local":
+            from r1mm.evaluate.lmms import find_evaluator
+
+            find_evaluator()  # hours before it is needed
+        place = open_place(launch, runs=jobs[0].runs, wanted_gpus=gpus, image=options.image, say=say, lmms=lmms)
         for job in jobs:
             say(f"{job.recipe.name}, variant {job.resolved.variant}, seed {job.seed}: {job.folder('run')}")
             outcomes.append(reproduce(job, place, fresh=options.fresh, past_gate=options.past_gate, say=say))

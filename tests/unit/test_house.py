@@ -19,6 +19,7 @@ FLOORS = [
     {"expected", "plan"},
     {"recipe_files"},
     {"manifest", "vision"},
+    {"libraries"},
     {"clips", "data", "ledger"},
     {"processor"},
     {"judge", "train", "evaluate", "distill", "mini"},

@@ -16,6 +16,7 @@ from r1mm.errors import BadInput
 from r1mm.recipe import Recipe, Task
 from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.rundir import read_jsonl
+from r1mm.sourced import Setting
 from tests.loopback import Answer, Asked, serving
 from tests.small_assets import access_to
 
