@@ -152,7 +152,8 @@ class VideoFile:
             self._stamps = self._keys = array("q")
             self.total, self.rate = sum(1 for _ in self._all()), stated or 1.0
             return
-        self._stamps, self._keys = array("q", sorted(self._stamps)), array("q", sorted(self._keys))
+        for times in (self._stamps, self._keys):
+            np.frombuffer(times, np.int64).sort()  # in place
         self.total = len(self._stamps)
         length = self._stamps[-1] - self._stamps[0] + duration if self.total else 0
         self.rate = average_rate(self.total, float(length * stream.time_base), stated)

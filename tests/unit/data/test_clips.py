@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import random
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -257,6 +258,25 @@ def test_what_cannot_be_decoded_names_its_item(tmp_path: Path) -> None:
     for encoded, said in cases:
         with pytest.raises(BadInput, match=f"^item-7 .*{said}.*(replace the clip|remove the item)"):
             decode_clip(encoded, "item-7", PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"), [("mp4", "libx264"), ("matroska", "libx264"), ("avi", "mpeg4"), ("mpegts", "libx264")]
+)
+def test_files_damaged_at_random_are_read_or_refused_by_name(container: str, codec: str) -> None:
+    chance, whole = random.Random(0), video(gray(45), container=container, codec=codec)
+    refused = 0
+    for _ in range(25):
+        data = bytearray(whole[: chance.randint(len(whole) // 2, len(whole))])
+        for _ in range(chance.choice([1, 3, 30])):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        try:
+            clip = decode_clip({"bytes": bytes(data), "path": None}, "item-7", SMALL)
+        except BadInput as error:
+            refused += str(error).startswith("item-7 ")
+        else:
+            assert clip.frames.shape == (8, 3, 56, 56)
+    assert refused > 3
 
 
 def test_a_clip_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
