@@ -163,8 +163,9 @@ def _shuffled(words: Sequence[str], rng: np.random.Generator) -> list[str]:
 def direct_answer(choice: Choice) -> str:
     """The short way: nothing but the tag around the right option, as `<answer>B. red</answer>`.
 
-    The option is said as it stands in the question, and is one token there and here: a model of two layers copies it
-    within minutes, but did not learn within 13,000 examples to find the letter that stands beside a word.
+    The option is said as it stands in the question, and is one token there and here.  What is seen and what can be
+    chosen then add up to the answer, where a bare letter is a product of the two: told the colour in words, the tiny
+    model was right in 99.8 % after 6,400 examples, and with bare letters still by chance after 12,800.
     """
     return choice.say(choice.answer)
 
@@ -182,7 +183,8 @@ def thinking_answer(film: Film, choice: Choice) -> str:
 
     Asked for the colour it takes the nearest solid for the mover; asked how many move it counts all solids, of which it
     knows three; asked for the direction it has no words for near and far, and says to which side the way leans.  Each
-    ends with the option that it thought of: what is wrong is the thought, not the answer after it.
+    ends with the option that it thought of: what is wrong is the thought, not the answer after it.  So said without a
+    slip, 31, 50 and 31 in a hundred are right (`color`, `direction`, `count`; films of the world to train in).
     """
     colors = nearest_first(film)
     if choice.kind == "color":
