@@ -58,7 +58,7 @@ class Stage:
 
     def code(self) -> str:
         """The version of the code that this stage's files depend on."""
-        helpers = (self.body, _prepare_libraries, _suppressed, _evaluate, _train_here)
+        helpers = (self.body, _suppressed, _evaluate, _train_here)
         return code_version(self.rooms, extra="".join(inspect.getsource(part) for part in helpers))
 
 

@@ -63,7 +63,7 @@ class ReportInputs:
     `resolved`: recipe.json.  `manifest`: manifest.json.  `metrics`: the lines of metrics.jsonl.  `verdict`:
     verdict.json.  `outputs[split][condition]`: the lines of {condition}-{split}.jsonl.  `image_of(split, item)`: the
     item's PNG, None where there is none; itself None where images are not at hand.  `contact_sheets[split]`: one PNG of
-    many items.  `ledger`: upstream's settings beside ours under the run's variant; empty where the recipe has no ledger.
+    many items.  `ledger`: upstream's settings beside ours under the variant; empty where the recipe has no ledger.
     """
 
     resolved: Row
