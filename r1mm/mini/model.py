@@ -35,7 +35,10 @@ def build_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast, se
     """A randomly initialised `Qwen2VLForConditionalGeneration` in float32.
 
     `settings` are the recipe's `model` values: hidden_size, intermediate_size, num_hidden_layers, num_attention_heads,
-    num_key_value_heads, rope_theta, vision_embed_dim, vision_depth, vision_num_heads, vision_mlp_ratio.
+    num_key_value_heads, rope_theta, vision_embed_dim, vision_depth, vision_num_heads, vision_mlp_ratio; where given,
+    weight_scale times transformers' 0.02 is where the layers' matrices start.  That value is meant for layers twenty
+    times as wide; in these, attention starts even and stays so for long (after 12,800 examples the nearest solid's
+    colour in a clip was named in 52 % at scale 1 and learning rate 1.5e-3, in 88 % at scale 3 and 7e-4).
     """
     head_size = settings["hidden_size"] // settings["num_attention_heads"]
     half = head_size // 2
@@ -77,6 +80,11 @@ def build_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast, se
     )
     torch.manual_seed(seed)
     model = Qwen2VLForConditionalGeneration(config).to(torch.float32)
+    embeddings = model.get_input_embeddings().weight  # tied to the output: larger, the first guesses would be bold
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.ndim == 2 and weights is not embeddings:
+                weights.mul_(settings.get("weight_scale", 1.0))
     # Qwen2-VL's own generation_config is not used in training either; ours says only where an answer ends.
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad, bos_token_id=pad)
     return model

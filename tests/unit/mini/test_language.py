@@ -118,6 +118,13 @@ def test_the_same_seed_builds_the_same_model(tokenizer: PreTrainedTokenizerFast)
     assert not one.equal(other)
 
 
+def test_layers_may_start_larger_and_embeddings_stay(tokenizer: PreTrainedTokenizerFast) -> None:
+    plain, large = (build_model(MODEL | scale, tokenizer, 1) for scale in ({}, {"weight_scale": 3.0}))
+    for (name, weights), larger in zip(plain.named_parameters(), large.parameters(), strict=True):
+        times = 3.0 if weights.ndim == 2 and "embed_tokens" not in name else 1.0
+        assert larger.equal(weights * times), name
+
+
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
     return [sample_scene(CLEVR_LIKE, 1 + i % 6, np.random.default_rng(i), f"{i}.png") for i in range(24)]
