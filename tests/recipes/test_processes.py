@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from r1mm.errors import StageFailed
+from r1mm.errors import BadInput, StageFailed
 from r1mm.plan import Layout
 from r1mm.train.distributed import in_processes
 from r1mm.train.grpo import R1Trainer
+from tests.ends import ends
 from tests.laid_out import WithoutGradient, laid_out, make_world, rows, small_recipe, train_here
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.whole]
@@ -147,3 +148,17 @@ def test_ctrl_c_ends_all_at_once(started: "subprocess.Popen[str]", tmp_path: Pat
     # A child of the child that nobody waits for is a zombie where process 1 does not: it has ended.
     _, alive = psutil.wait_procs(children, timeout=1)
     assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ("input", BadInput, "^the dataset: it has no images$"),
+        ("killed", StageFailed, "process 1 of 2: ended by SIGKILL; all were stopped"),
+    ],
+)
+def test_one_process_that_fails_ends_all(tmp_path: Path, how: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        in_processes(laid_out(2, 8, 8), ends, how, tmp_path)
+    for process in tmp_path.iterdir():
+        assert not psutil.pid_exists(int(process.read_text()))

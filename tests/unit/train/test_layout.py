@@ -4,7 +4,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from transformers import AutoProcessor, get_linear_schedule_with_warmup
@@ -14,11 +13,10 @@ from r1mm.errors import BadInput, StageFailed
 from r1mm.plan import Layout
 from r1mm.recipe import Recipe
 from r1mm.sourced import Setting
-from r1mm.train.distributed import in_processes, needs_launch, node_rank
+from r1mm.train.distributed import needs_launch, node_rank
 from r1mm.train.grpo import R1Trainer, build_trainer
 from r1mm.train.prompt_length import lengths_by_item
 from r1mm.train.settings import deepspeed_config, grpo_config, layout_fields, weights_dtype
-from tests.ends import ends
 from tests.laid_out import full_recipe, laid_out, make_world, suppressed
 
 EIGHT_GPUS = laid_out(8, 8, 2, "zero-3", device="cuda")
@@ -169,17 +167,3 @@ def test_what_needs_processes_of_its_own() -> None:
 def test_a_recipe_travels_to_its_processes() -> None:
     recipe = full_recipe()
     assert pickle.loads(pickle.dumps(recipe)) == recipe
-
-
-@pytest.mark.parametrize(
-    ("how", "error", "words"),
-    [
-        ("input", BadInput, "^the dataset: it has no images$"),
-        ("killed", StageFailed, "process 1 of 2: ended by SIGKILL; all were stopped"),
-    ],
-)
-def test_one_process_that_fails_ends_all(tmp_path: Path, how: str, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        in_processes(laid_out(2, 8, 8), ends, how, tmp_path)
-    for process in tmp_path.iterdir():
-        assert not psutil.pid_exists(int(process.read_text()))
