@@ -24,7 +24,6 @@ from r1mm.mini.scenes import (
     PLACE_EXTENT,
     SUPERCLEVR_LIKE,
     Appearance,
-    ObjectAppearance,
     Scene,
     SceneObject,
     World,
@@ -32,6 +31,7 @@ from r1mm.mini.scenes import (
     footprint,
     inside_picture,
     sample_appearance,
+    sample_object,
 )
 
 FRAMES = 8
@@ -166,32 +166,18 @@ def _place_solids(
 ) -> Film | None:
     """A film of solids with a place or a way each, their looks appended to `appearance`; None where one found none."""
     view = view_of(appearance["camera"])
-    sizes = list(world.sizes.items())
     film = Film(scene=Scene(image_filename="", objects=[], appearance=appearance), movers=[], frames=frames)
     taken: list[tuple[Places, float]] = []
     for index, color in enumerate(colors):  # the movers first, for they need the most room
-        size, radius = sizes[rng.integers(len(sizes))]
-        radius *= rng.uniform(*world.size_jitter)
-        rgb = np.clip(np.array(world.colors[color]) / 255 + rng.uniform(*world.color_jitter, 3), 0, 1)
-        item = SceneObject(
-            {
-                "size": size,
-                "color": color,
-                "material": world.materials[rng.integers(len(world.materials))],
-                "shape": world.shapes[rng.integers(len(world.shapes))],
-                "rotation": rng.uniform(0, 360),
-                "3d_coords": [0.0, 0.0, 0.0],
-                "pixel_coords": [0.0, 0.0, 0.0],
-            }
-        )
+        item, looks = sample_object(world, [color], rng)
         direction = directions[index] if index < len(directions) else None
-        path = _find_path(item, radius, direction, view, taken, frames, rng)
+        path = _find_path(item, looks["radius"], direction, view, taken, frames, rng)
         if path is None:
             return None
         depth, pixel_x, pixel_y = view.project(np.array(item["3d_coords"], np.float32)).tolist()
         item["pixel_coords"] = [pixel_x, pixel_y, depth]
         film["scene"]["objects"].append(item)
-        appearance["objects"].append(ObjectAppearance(rgb=rgb.tolist(), radius=radius))
+        appearance["objects"].append(looks)
         if direction is not None:
             film["movers"].append(Mover(object=index, direction=direction, path=path))
     return film

@@ -7,7 +7,7 @@ tested in. What the two share is the act of counting, as between CLEVR and Super
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import TypedDict
@@ -265,30 +265,38 @@ def _place_objects(
     """Objects with a place each, their looks appended to `appearance`; None where one found no place."""
     view = view_of(appearance["camera"])
     colors = contrasting_colors(world, appearance["ground_rgb"])
-    sizes = list(world.sizes.items())
     objects: list[SceneObject] = []
     taken: list[tuple[float, float, float]] = []
     for _ in range(count):
-        size, radius = sizes[rng.integers(len(sizes))]
-        radius *= rng.uniform(*world.size_jitter)
-        color = colors[rng.integers(len(colors))]
-        rgb = np.clip(np.array(world.colors[color]) / 255 + rng.uniform(*world.color_jitter, 3), 0, 1)
-        item = SceneObject(
-            {
-                "size": size,
-                "color": color,
-                "material": world.materials[rng.integers(len(world.materials))],
-                "shape": world.shapes[rng.integers(len(world.shapes))],
-                "rotation": rng.uniform(0, 360),
-                "3d_coords": [0.0, 0.0, 0.0],
-                "pixel_coords": [0.0, 0.0, 0.0],
-            }
-        )
-        if not _find_place(item, radius, view, taken, rng):
+        item, looks = sample_object(world, colors, rng)
+        if not _find_place(item, looks["radius"], view, taken, rng):
             return None
         objects.append(item)
-        appearance["objects"].append(ObjectAppearance(rgb=rgb.tolist(), radius=radius))
+        appearance["objects"].append(looks)
     return objects
+
+
+def sample_object(
+    world: World, colors: Sequence[str], rng: np.random.Generator
+) -> tuple[SceneObject, ObjectAppearance]:
+    """An object of a world in one of `colors`, without a place yet, and its looks."""
+    sizes = list(world.sizes.items())
+    size, radius = sizes[rng.integers(len(sizes))]
+    radius *= rng.uniform(*world.size_jitter)
+    color = colors[int(rng.integers(len(colors)))]
+    rgb = np.clip(np.array(world.colors[color]) / 255 + rng.uniform(*world.color_jitter, 3), 0, 1)
+    item = SceneObject(
+        {
+            "size": size,
+            "color": color,
+            "material": world.materials[rng.integers(len(world.materials))],
+            "shape": world.shapes[rng.integers(len(world.shapes))],
+            "rotation": rng.uniform(0, 360),
+            "3d_coords": [0.0, 0.0, 0.0],
+            "pixel_coords": [0.0, 0.0, 0.0],
+        }
+    )
+    return item, ObjectAppearance(rgb=rgb.tolist(), radius=radius)
 
 
 def contrasting_colors(world: World, ground_rgb: list[float]) -> list[str]:
