@@ -56,7 +56,8 @@ def training_set(job: Job) -> Any:
     skipped = job.stage_folder("assets") / SKIPPED_FILE
     if skipped.is_file():
         left_out = {row["item"] for row in json.loads(skipped.read_text(encoding="utf-8"))}
-        rows = rows.select([i for i, item in enumerate(rows["item"]) if item not in left_out])
+        kept = [i for i, item in enumerate(rows["item"]) if item not in left_out]
+        rows = rows.select(kept).flatten_indices()  # before clips are decoded as they are read, which would be written
     return _shown(job, rows)
 
 

@@ -28,7 +28,7 @@ IMAGE_VARIABLE = "R1MM_IMAGE"
 # The packages whose version can change a number.
 NUMERIC_PACKAGES = (
     *("torch", "torchvision", "transformers", "trl", "accelerate", "datasets", "tokenizers"),
-    *("numpy", "pillow", "math-verify", "latex2sympy2-extended", "sympy", "scipy", "statsmodels"),
+    *("numpy", "pillow", "av", "math-verify", "latex2sympy2-extended", "sympy", "scipy", "statsmodels"),
 )
 
 

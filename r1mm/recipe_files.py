@@ -252,7 +252,7 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
 
 
 def _check_clips(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
-    """What `clips` and `rewards` say can be done."""
+    """What `clips`, `rewards` and lmms-eval's tasks say can be done."""
 
     def fail(place: Place, wanted: str, value: Any) -> None:
         raise BadInput(f"{path}:{line_of(place, lines)}: {'.'.join(map(str, place))}: {wanted}, is {value!r}")
@@ -270,6 +270,21 @@ def _check_clips(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
     least, most = (recipe.clips.get(key) for key in ("min_pixels", "max_pixels"))
     if least and most and least.value > most.value:
         fail(("clips", "min_pixels"), f"must be at most max_pixels {most.value}", least.value)
+    if recipe.clips and "use_vllm" in recipe.train and recipe.train["use_vllm"].value:
+        fail(("train", "use_vllm"), "must be false: clips reach completions through transformers alone", True)
+    for name, task in recipe.tasks.items():
+        if task.lmms is None:
+            continue
+        asset = recipe.assets.get(task.items)
+        if asset is None or asset.kind != "repository":
+            fail(("tasks", name), "items must be an asset of kind repository, which lmms-eval reads itself", task.items)
+        for key in ("frames", "dtype"):
+            if key not in recipe.evaluation:
+                fail(("evaluation",), f"must have {key} for lmms-eval's task {name}", list(recipe.evaluation))
+        for kind in ("evaluation", "direct"):
+            template = getattr(recipe.prompts, kind).value
+            if "{question}\n" not in template:
+                fail(("prompts", kind), "must have a line break after {question}, as lmms-eval asks", template)
     rewards = recipe.rewards.value
     if not rewards or len(set(rewards)) < len(rewards):
         fail(("rewards",), "must name one reward or more, each once", rewards)

@@ -179,6 +179,8 @@ def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, st
                     unpacked=job.folder("assets") / ".cache" / task.items,
                     folder=partials / f"{condition}-{split}",
                 )
+                which = partials / f"{condition}-{split}" / "evaluator.json"
+                written[str(which.relative_to(job.folder(home)))] = stamp(which)
             else:
                 outputs = evaluate_task(
                     **common,
@@ -313,6 +315,7 @@ _FLOOR = (
     "sourced.py",
     "asset_kinds.py",
     "recipe.py",
+    "libraries.py",
     "rundir.py",
     "inputs.py",
     "data",

@@ -60,6 +60,27 @@ def tiny_recipe(folder: Path, changes: dict[str, Any] | None = None, claims: boo
     return target_folder
 
 
+def tiny_clips_recipe(folder: Path) -> Path:
+    """`tiny_recipe` over films: lettered questions, a blind control, and the letter as the only reward."""
+    path = tiny_recipe(folder, {"image_size": 56}) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    ours = "our choice: to test the machinery"
+    film = {"items": ITEMS, "kinds": ["color", "direction", "count"], "solids": [2, 4], "source": ours}
+    for seed, (name, scene) in enumerate(recipe["scenes"].items()):
+        recipe["scenes"][name] = {"world": scene["world"], "seed": seed, **film}
+    recipe["clips"] = {
+        key: {"value": value, "source": ours}
+        for key, value in {"fps": 2.0, "frames": 8, "min_pixels": 3136, "max_pixels": 3136}.items()
+    }
+    recipe["rewards"] = {"value": ["letter"], "source": ours}
+    recipe["tasks"] = {
+        "ood": {"scorer": "choice", "items": "ood", "source": ours},
+        "ood-blind": {"scorer": "choice", "items": "ood", "blind": True, "source": ours},
+    }
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    return path.parent
+
+
 SMALLER_FULL: dict[str, Any] = {
     "prompts_per_step": 2,
     "train.max_steps": 4,

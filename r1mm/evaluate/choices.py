@@ -1,8 +1,8 @@
 """How the letter of an option is read out of an output to a question with lettered options.
 
-The rules are ours.  lmms-eval 0.7.3 takes the first of the capitals A to E in the whole output, in its thoughts too
-("A man ..." is option A), and guesses where there is none; Open-R1-Video's own evaluation of outputs that think was
-never published.  Where an output is a bare letter, as when no thoughts are asked for, all three read the same.
+The rules are ours, for our own tasks and for `r1mm score`.  lmms-eval's tasks keep its marks (`lmms_samples.py`): the
+first of the capitals A to E after closed thoughts, a guess where there is none.  How Open-R1-Video read outputs that
+think was never published.  Where an output is a bare letter, as when no thoughts are asked for, all read the same.
 """
 
 import re

@@ -291,6 +291,11 @@ def prepare(runs: Path, *, wanted_gpus: int, image: str | None, say: Say, lmms: 
     Raises BadInput when engine, image or settings cannot be used, StageFailed when the image cannot be built.
     """
     require_local()
+    if lmms and not wanted_gpus:
+        raise BadInput(
+            "this recipe has tasks of lmms-eval, and the image without GPUs has none of it; use --launch local with "
+            "R1MM_EVALUATOR_PYTHON, or a machine with GPUs"
+        )
     engine = find_engine()
     user = _caller(engine)
     token = token_file() if wanted_gpus else None

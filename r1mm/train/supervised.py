@@ -41,6 +41,14 @@ def _decoded_images(dataset: Dataset) -> list[torch.Tensor]:
         return list(pool.map(_decoded, encoded))
 
 
+def _decoded_clips(dataset: Dataset) -> list[Any]:
+    """All clips, none still being decoded: other threads at work have been seen to change the last bit of a sum."""
+    clips: list[Any] = dataset["image"][:]
+    for clip in clips:
+        clip.frames  # noqa: B018 (waits)
+    return clips
+
+
 class _Collator:
     """Examples to model inputs: prompts as the chat template writes them, loss on the responses alone.
 
@@ -141,7 +149,7 @@ def train_supervised(
         model=model,
         args=supervised_config(settings, folder, seed),
         train_dataset=list(examples),
-        data_collator=_Collator(processor, dataset["image"][:] if clips else _decoded_images(dataset), clips),
+        data_collator=_Collator(processor, (_decoded_clips if clips else _decoded_images)(dataset), clips),
         token_weights=weights,
     )
     train_resumably(trainer, folder, folder / "metrics.jsonl", "warm start", {"loss": "loss"})

@@ -1,0 +1,92 @@
+"""A full recipe's training clips from a folder of assets, one of which does not decode."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from r1mm.asset_kinds import ClipsAsset, VideosAsset
+from r1mm.data.assets import fetch_assets
+from r1mm.data.clips import Clip, write_mp4
+from r1mm.expected import Expected
+from r1mm.inputs import SKIPPED_FILE, skip_undecodable, training_set
+from r1mm.job import Job
+from r1mm.recipe import Recipe, Resolved
+from r1mm.recipe_files import RECIPES, load_recipe
+from r1mm.sourced import Setting
+from r1mm.train.grpo import training_rows
+from tests.small_assets import access_to
+
+HERE = "our choice: for a test"
+NAMES = ["first", "damaged", "third", "fourth"]
+
+
+def job_with(folder: Path, undecodable: str) -> Job:
+    pin: dict[str, Any] = {"licence": "MIT", "source": HERE}
+    assets = {
+        "clips": VideosAsset(kind="videos", repo="o/videos", revision="a" * 40, items="train", **pin),
+        "train": ClipsAsset(
+            kind="clips", repo="o/questions", revision="b" * 7, file="q.jsonl", videos="clips", rows=4, **pin
+        ),
+    }
+    clips = {
+        name: Setting[Any](value=value, source=HERE)
+        for name, value in {"frames": 4, "min_pixels": 3136, "max_pixels": 3136, "undecodable": undecodable}.items()
+    }
+    recipe: Recipe = load_recipe(RECIPES / "r1v-clevr-2b" / "recipe.yaml").model_copy(
+        update={"assets": assets, "tasks": {}, "clips": clips}
+    )
+    resolved = Resolved.model_construct(recipe=recipe, variant="as-fixed", overridden=[])
+    expected = Expected(recipe=recipe.name, claims=[], reference_rows=[])
+    return Job(RECIPES / recipe.name, resolved, expected, seed=1, base_seed=1, runs=folder / "runs")
+
+
+@pytest.fixture
+def fetched(tmp_path: Path) -> Path:
+    """A folder of assets of four clips, of which the second is noise."""
+    local = tmp_path / "assets" / "datasets"
+    rows = [
+        {
+            **{"problem": f"What is {name}?", "solution": "<answer>A.</answer>", "video": f"/data/{name}.mp4"},
+            **{"original_question": "q", "original_answer": "A. a"},
+        }
+        for name in NAMES
+    ]
+    for repo in ("videos", "questions"):
+        (local / "o" / repo).mkdir(parents=True)
+    (local / "o" / "questions" / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        film = write_mp4(rng.integers(0, 256, (6, 56, 56, 3), dtype=np.uint8), 2.0)
+        (local / "o" / "videos" / f"{name}.mp4").write_bytes(rng.bytes(500) if name == "damaged" else film)
+    return tmp_path
+
+
+def test_a_clip_in_the_middle_that_does_not_decode_is_skipped_and_named(
+    fetched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = job_with(fetched, "skip")
+    access = access_to(fetched, local=fetched / "assets")
+    fetch_assets(job.recipe, job.stage_folder("assets"), lambda _: None, access)
+    skip_undecodable(job)
+    assert "1 of 4 clips do not decode and are skipped" in capsys.readouterr().err
+    (listed,) = json.loads((job.stage_folder("assets") / SKIPPED_FILE).read_text())
+    assert listed["item"] == "train-000001"
+    assert "train-000001" in listed["why"]
+    rows = training_rows(training_set(job), "{question}", grouped=False)
+    assert [row["prompt"][0]["content"][1]["text"] for row in rows] == [f"What is {NAMES[i]}?" for i in (0, 2, 3)]
+    batch = rows.__getitems__([1, 1, 2])
+    assert all(isinstance(row["image"], Clip) for row in batch)
+    assert batch[0]["image"] is batch[1]["image"]
+    assert batch[2]["image"].frames.shape == (4, 3, 56, 56)
+
+
+def test_a_recipe_that_stops_leaves_no_clip_out(fetched: Path) -> None:
+    job = job_with(fetched, "stop")
+    access = access_to(fetched, local=fetched / "assets")
+    fetch_assets(job.recipe, job.stage_folder("assets"), lambda _: None, access)
+    skip_undecodable(job)
+    assert not (job.stage_folder("assets") / SKIPPED_FILE).exists()
+    assert len(training_set(job)) == 4
