@@ -72,13 +72,11 @@ def thinking_answer(colors: Sequence[str], palette: Sequence[str]) -> str:
     return f"<think>\n{listing}.\n</think>\n<answer>\n {len(seen)}\n</answer>"
 
 
-def broken_answer(colors: Sequence[str], palette: Sequence[str], rng: np.random.Generator) -> str:
-    """A thinking answer that breaks off before its answer, as 45 of upstream's 200 base outputs do."""
-    return cut_short(thinking_answer(colors, palette), rng)
-
-
 def cut_short(whole: str, rng: np.random.Generator) -> str:
-    """A thinking answer as far as the end of its thoughts, or of what they say, by chance."""
+    """A thinking answer that breaks off before its answer, as 45 of upstream's 200 base outputs do.
+
+    It goes as far as the end of its thoughts, or of what they say, by chance.
+    """
     end = whole.index(".\n")
     return whole[:end] if rng.random() < 0.5 else whole[: whole.index("\n<answer>")]
 

@@ -13,8 +13,8 @@ from r1mm.mini.datasets import PALETTE, warm_start_examples
 from r1mm.mini.language import (
     SYSTEM_PROMPT,
     VISION_TOKENS,
-    broken_answer,
     build_tokenizer,
+    cut_short,
     digit_words,
     direct_answer,
     thinking_answer,
@@ -39,7 +39,7 @@ def test_every_text_of_the_miniature_survives_the_round_trip(tokenizer: PreTrain
     texts = [template.format(question=question) for template in TEMPLATES.values() for question in QUESTIONS.values()]
     texts += [direct_answer(n) for n in range(11)]
     texts += [thinking_answer(PALETTE[: n + 1], PALETTE) for n in range(len(PALETTE))]
-    texts += [broken_answer(PALETTE[:3], PALETTE, rng) for _ in range(10)]
+    texts += [cut_short(thinking_answer(PALETTE[:3], PALETTE), rng) for _ in range(10)]
     for text in texts:
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.unk_token_id not in ids, text
@@ -87,7 +87,7 @@ def test_the_thinking_way_counts_distinct_colours_over_several_lines() -> None:
 
 def test_a_broken_answer_has_no_answer() -> None:
     rng = np.random.default_rng(1)
-    broken = {broken_answer(["red", "blue"], PALETTE, rng) for _ in range(20)}
+    broken = {cut_short(thinking_answer(["red", "blue"], PALETTE), rng) for _ in range(20)}
     assert len(broken) == 2
     for text in broken:
         marked = score("counting", item="i", prompt="p", completion=text, tokens=5, truth=2)
