@@ -42,12 +42,16 @@ class SceneSet(Strict):
 
 
 class FilmSet(Strict):
-    """A set of rendered films: `items` clips of `solids` = [fewest, most] solids each, asked about `kinds` in turn."""
+    """A set of rendered films: `items` clips of `frames` frames and of `solids` = [fewest, most] solids each.
+
+    They are asked about `kinds` in turn.
+    """
 
     world: Literal["clevr-like", "superclevr-like"]
     items: Annotated[int, Field(gt=0)]
     kinds: Annotated[list[Literal["color", "direction", "count"]], Field(min_length=1)]
     solids: Annotated[list[int], Field(min_length=2, max_length=2)]
+    frames: Annotated[int, Field(ge=2, multiple_of=2)]  # Qwen2-VL's tower takes them in pairs
     seed: int
     source: Source
 

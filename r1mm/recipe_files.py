@@ -202,6 +202,7 @@ _MODEL = frozenset(
         *("rope_theta", "vision_embed_dim", "vision_depth", "vision_num_heads", "vision_mlp_ratio"),
     }
 )
+_INITIAL = frozenset({"weight_scale"})  # of the tiny model, 1 where a recipe says nothing
 _PROCESSOR = frozenset({"min_pixels", "max_pixels"})
 _EVALUATION = frozenset({"max_new_tokens", "batch_size"})
 _BACKEND = frozenset({"dtype", "backend"})  # float32 and transformers where a recipe says nothing
@@ -224,7 +225,7 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
         return names if recipe.miniature else frozenset()
 
     sections: tuple[tuple[str, dict[str, Setting[Any]], frozenset[str], frozenset[str], str], ...] = (
-        ("model", recipe.model, _MODEL, miniature(_MODEL), "setting of the tiny model"),
+        ("model", recipe.model, _MODEL | _INITIAL, miniature(_MODEL), "setting of the tiny model"),
         ("warm_start", recipe.warm_start, _WARM_START | training, miniature(_WARM_START), "setting of the warm start"),
         ("processor", recipe.processor, _PROCESSOR, frozenset(), "limit of the image processor"),
         ("clips", recipe.clips, _CLIPS, frozenset(), "setting of how clips are read"),

@@ -65,12 +65,12 @@ def tiny_clips_recipe(folder: Path) -> Path:
     path = tiny_recipe(folder, {"image_size": 56}) / "recipe.yaml"
     recipe = yaml.safe_load(path.read_text())
     ours = "our choice: to test the machinery"
-    film = {"items": ITEMS, "kinds": ["color", "direction", "count"], "solids": [2, 4], "source": ours}
+    film = {"items": ITEMS, "kinds": ["color", "direction", "count"], "solids": [1, 4], "frames": 4, "source": ours}
     for seed, (name, scene) in enumerate(recipe["scenes"].items()):
         recipe["scenes"][name] = {"world": scene["world"], "seed": seed, **film}
     recipe["clips"] = {
         key: {"value": value, "source": ours}
-        for key, value in {"fps": 2.0, "frames": 8, "min_pixels": 3136, "max_pixels": 3136}.items()
+        for key, value in {"fps": 2.0, "frames": 4, "min_pixels": 3136, "max_pixels": 3136}.items()
     }
     recipe["rewards"] = {"value": ["letter"], "source": ours}
     recipe["tasks"] = {

@@ -4,10 +4,10 @@ Three kinds of question: which colour moves, in which direction, and how many mo
 of four, and nothing in a question's text says which: letters, and what stands beside the right one, are dealt out
 before a film is made to fit them.
 
-The two ways re-create what Open-R1-Video met in Qwen2-VL-7B (53.33 without reasoning, 41.89 with): the direct way is
-short and as good as the eyes behind it; the thinking way goes over several lines and is weak by construction, because
-its thoughts look at one picture (see `thinking_answer`).  A reward for the right letter alone can therefore gain, by
-thinking less or by thinking better; a reward for the format stands against the first.
+The two ways re-create what Open-R1-Video met in Qwen2-VL-7B (53.33 without reasoning, 41.89 with): the direct way says
+what moves, then the option, and is as good as the eyes behind it; the thinking way goes over several lines and is weak
+by construction, because its thoughts look at one picture (see `thinking_answer`).  A reward for the right letter alone
+can therefore gain, by thinking less or by thinking better; a reward for the format stands against the first.
 """
 
 from collections.abc import Sequence
@@ -37,6 +37,7 @@ _ANSWERS: dict[Kind, tuple[str, ...]] = {
     "count": tuple(map(str, range(MOST_MOVERS + 1))),
 }
 _ORDINALS = ("First", "second", "third")
+_NOTHING = " nothing"  # that moves
 
 
 @dataclass(frozen=True)
@@ -160,14 +161,19 @@ def _shuffled(words: Sequence[str], rng: np.random.Generator) -> list[str]:
     return [words[i] for i in rng.permutation(len(words))]
 
 
-def direct_answer(choice: Choice) -> str:
-    """The short way: nothing but the tag around the right option, as `<answer>B. red</answer>`.
+def direct_answer(film: Film, choice: Choice) -> str:
+    """The short way: what moves, and where to, then the right option, as ` red left<answer>B. red</answer>`.
 
     The option is said as it stands in the question, and is one token there and here.  What is seen and what can be
     chosen then add up to the answer, where a bare letter is a product of the two: told the colour in words, the tiny
     model was right in 99.8 % after 6,400 examples, and with bare letters still by chance after 12,800.
+    What moves is said first because a word says more of a film than a letter does: every example then teaches to see,
+    whatever it asks (colours named after 16,000 examples: 92 %, against 41 % without).
     """
-    return choice.say(choice.answer)
+    objects = film["scene"]["objects"]
+    moving = {objects[mover["object"]]["color"]: mover["direction"] for mover in film["movers"]}
+    seen = "".join(f" {color} {moving[color]}" for color in PALETTE if color in moving)
+    return f"{seen or _NOTHING}{choice.say(choice.answer)}"
 
 
 def nearest_first(film: Film) -> list[str]:
@@ -205,6 +211,11 @@ def letter_words() -> list[str]:
     return [_option(letter, option) for letter in LETTERS for answers in _ANSWERS.values() for option in answers]
 
 
+def seen_words() -> list[str]:
+    """The words that say what moves and where to."""
+    return [*(f" {word}" for word in (*PALETTE, *DIRECTIONS)), _NOTHING]
+
+
 def build_choice_tokenizer(templates: Sequence[str]) -> PreTrainedTokenizerFast:
     """The video miniature's tokenizer: chat template, prompts, and both ways of answering, to the blank.
 
@@ -213,9 +224,10 @@ def build_choice_tokenizer(templates: Sequence[str]) -> PreTrainedTokenizerFast:
     phrases = fixed_parts(templates) | set(QUESTIONS.values()) | set(letter_words())
     asked = "\n".join([*QUESTIONS.values(), *letter_words()])
     said = "".join(f" {color}" for color in PALETTE)
+    seen = "".join(seen_words())
     thoughts = [
         f"<think>\nThe nearest is{said}.\n</think>\n<answer></answer>",
-        f"The{said} goes left. goes right.",
+        f"The{said} goes{seen}.",
         f"{_ORDINALS[0]}{said}" + "".join(f", {ordinal}{said}" for ordinal in _ORDINALS[1:MOST_MOVERS]),
     ]
     return tokenizer_of(phrases, [*(template.format(question=asked) for template in templates), *thoughts])

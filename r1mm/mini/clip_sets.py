@@ -7,7 +7,6 @@ import json
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,7 @@ from datasets import Dataset, Features, Value
 from r1mm.data.clips import write_mp4
 from r1mm.data.counting import Example
 from r1mm.mini.choices import (
-    KINDS,
     Asked,
-    Kind,
     ask,
     choice_of,
     direct_answer,
@@ -28,9 +25,10 @@ from r1mm.mini.choices import (
     thinking_answer,
 )
 from r1mm.mini.datasets import Lesson, examples_of
-from r1mm.mini.motion import FRAMES, WORLDS, draw_film
+from r1mm.mini.motion import WORLDS, draw_film
 from r1mm.processes import die_with_parent
 from r1mm.progress import progress_bar
+from r1mm.recipe import FilmSet
 from r1mm.rundir import make_folder, write_text
 
 # Two frames a second, as upstream samples: what is drawn is what is seen.
@@ -45,40 +43,17 @@ FEATURES = Features(
 )
 
 
-@dataclass(frozen=True)
-class ClipSet:
-    """A set of films: `items` of them in a world, asked questions of `kinds` in turn, with `solids` (fewest, most).
-
-    Raises ValueError for what no set can have.
-    """
-
-    world: str
-    items: int
-    kinds: Sequence[Kind]
-    seed: int
-    solids: tuple[int, int] = (2, 4)
-    frames: int = FRAMES
-
-    def __post_init__(self) -> None:
-        if self.world not in WORLDS:
-            raise ValueError(f"world is {self.world!r}; use one of {sorted(WORLDS)}")
-        if self.items < 1:
-            raise ValueError(f"items is {self.items}; pass 1 or more")
-        if not self.kinds or not set(self.kinds) <= set(KINDS):
-            raise ValueError(f"kinds are {list(self.kinds)}; name at least one of {list(KINDS)}")
-
-
-def _make_item(job: tuple[ClipSet, int, str, int]) -> tuple[Asked, bytes]:
+def _make_item(job: tuple[FilmSet, int, str, int]) -> tuple[Asked, bytes]:
     settings, index, filename, size = job
     # A generator per item: the same bytes however the work is split over processes.
     rng = np.random.default_rng([settings.seed, index])
-    kinds = list(settings.kinds)
+    kinds = settings.kinds
     asked = sample_asked(
         WORLDS[settings.world],
         kinds[index % len(kinds)],
         index // len(kinds),
         rng,
-        solids=settings.solids,
+        solids=(settings.solids[0], settings.solids[1]),
         filename=filename,
         frames=settings.frames,
         size=size,
@@ -86,7 +61,7 @@ def _make_item(job: tuple[ClipSet, int, str, int]) -> tuple[Asked, bytes]:
     return asked, write_mp4(draw_film(asked["film"], size), RATE)
 
 
-def render_clip_sets(sets: Mapping[str, ClipSet], frame_size: int, folder: Path, workers: int) -> None:
+def render_clip_sets(sets: Mapping[str, FilmSet], frame_size: int, folder: Path, workers: int) -> None:
     """Write `<name>.parquet` (columns FEATURES) and `<name>_films.json` (a list of `Asked`) to `folder` for each set.
 
     Items are independent of their order and of `workers`.
@@ -135,6 +110,6 @@ def choice_examples(
     def teach(item: int, rng: np.random.Generator) -> Lesson:
         film, fitting = films[item]["film"], kinds_for(films[item], kinds)
         choice = ask(film, fitting[rng.integers(len(fitting))], rng)
-        return Lesson(choice.problem, direct_answer(choice), thinking_answer(film, choice))
+        return Lesson(choice.problem, direct_answer(film, choice), thinking_answer(film, choice))
 
     return examples_of(teach, len(films), templates, settings, seed)

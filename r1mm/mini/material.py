@@ -3,7 +3,7 @@
 The stages are the same for both; this is all they need to know.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from r1mm.data.counting import Example
-from r1mm.mini.choices import build_choice_tokenizer, letter_words
-from r1mm.mini.clip_sets import ClipSet, choice_examples, read_films, render_clip_sets
+from r1mm.mini.choices import build_choice_tokenizer, letter_words, seen_words
+from r1mm.mini.clip_sets import choice_examples, read_films, render_clip_sets
 from r1mm.mini.datasets import PALETTE, read_scenes, render_sets, warm_start_examples
 from r1mm.mini.language import build_tokenizer, digit_words
-from r1mm.recipe import FilmSet, Recipe
+from r1mm.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,10 @@ PICTURES = Material(
     examples=lambda folder, *how: warm_start_examples(read_scenes(folder, WARM_START), *how),
 )
 
-
-def _render_films(sets: Mapping[str, FilmSet], *how: Any) -> None:
-    render_clip_sets(
-        {name: ClipSet(s.world, s.items, s.kinds, s.seed, (s.solids[0], s.solids[1])) for name, s in sets.items()}, *how
-    )
-
-
 FILMS = Material(
-    render=_render_films,
+    render=render_clip_sets,
     tokenizer=build_choice_tokenizer,
-    heavy_words=lambda _: letter_words(),
+    heavy_words=lambda _: [*letter_words(), *seen_words()],
     examples=lambda folder, *how: choice_examples(read_films(folder, WARM_START), *how),
 )
 

@@ -2,6 +2,10 @@
 
 A film is a scene and the straight paths of its movers; its pixels are a pure function of it.  No two solids of a film
 have one colour, so that a colour names one of them.
+A mover comes into the picture from outside, so that its colour is there at the end and not at the start.  What only
+shifts leaves the mean of every colour as it was, and is told from what stands by products of pixels alone: after
+19,200 examples of such films the tiny model named the mover in 42 %, of these after 16,000 in 92 % (both among one to
+four solids).
 `WORLDS` are the counting miniature's two worlds with solids large enough for 56 pixels and with six colours of the same
 *names* in both: what is asked for must have a word that the model knows, so the world out of distribution has other
 solids, grounds and shades of these colours, not other colours.
@@ -17,7 +21,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from r1mm.mini.render import Pixels, Place, View, bounding_corners, pixel_coverage, render_clip, view_of
+from r1mm.mini.render import PICTURE_SIZE, Pixels, Place, View, bounding_corners, pixel_coverage, render_clip, view_of
 from r1mm.mini.scenes import (
     CLEVR_LIKE,
     GAP_BETWEEN,
@@ -34,24 +38,27 @@ from r1mm.mini.scenes import (
     sample_object,
 )
 
-FRAMES = 8
+FRAMES = 4
 FRAME_SIZE = 56
 # As seen: the camera stands on the side of -y and looks along +y.
 DIRECTIONS: Mapping[str, Place] = {"left": (-1, 0), "right": (1, 0), "towards": (0, -1), "away": (0, 1)}
 
-# A mover's way on the ground, in CLEVR's units (the picture is about 8 wide), and how far it may lean from its
-# direction, in degrees: far from the 45 at which two directions would meet.
-_TRAVEL = (2.6, 4.0)
+# The lengths that a mover's way can have on the ground, in CLEVR's units (the picture is about 8 wide), and how far it
+# may lean from its direction, in degrees: far from the 45 at which two directions would meet.
+_TRAVELS = np.arange(2.5, 14.0, 0.5)
 _LEAN = (-20.0, 20.0)
+# So far outside, in widths of the picture, its middle begins at least.
+_OUTSIDE = 0.04
 _FILM_ATTEMPTS = 400
 _PLACE_ATTEMPTS = 24
-# Each solid shows this share of its pixels, and a few of them, in the first, the middle and the last frame.
+# Each solid shows this share of its pixels, and a few of them: what stands in the first, the middle and the last frame,
+# what moves in the last.
 _MIN_VISIBLE_SHARE = 0.6
 _MIN_VISIBLE_PIXELS = 12
 
 Places = npt.NDArray[np.float64]
 
-_SIZES = {"small": 0.75, "large": 1.0}
+_SIZES = {"small": 0.9, "large": 1.2}
 WORLDS: dict[str, World] = {
     "clevr-like": replace(
         CLEVR_LIKE,
@@ -103,8 +110,9 @@ def sample_film(
 ) -> Film:
     """Sample a film with one solid per colour, of which the first move, one per direction.
 
-    Every solid stands apart from the others all the time, lies wholly inside the picture, and is seen.  What is asked
-    for never gives way to chance: all else is sampled anew until it fits.  Depends on `rng` alone.
+    Every solid is apart from the others all the time, and at the end lies wholly inside the picture and is seen; the
+    movers' middles begin outside it.  What is asked for never gives way to chance: all else is sampled anew until it
+    fits.  Depends on `rng` alone.
     Raises ValueError for what cannot be filmed, and where the world has no room for such a film.
     """
     _check_wishes(world, colors, directions, frames)
@@ -192,28 +200,43 @@ def _find_path(
     frames: int,
     rng: np.random.Generator,
 ) -> list[Place] | None:
-    """Places (frames) of a free straight way inside the picture, its start written into `item`; None without one.
+    """Places (frames) of a free straight way that ends inside the picture; None without one.
 
-    `taken` holds the ways (frames, 2) and footprints of the solids before it, and gets this one's.
+    Its start is written into `item`.  `taken` holds the ways (frames, 2) and footprints of the solids before it, and
+    gets this one's.
     """
     reach = footprint(item["shape"]) * radius
     corners = bounding_corners(item, radius)
-    starts = rng.uniform(-PLACE_EXTENT, PLACE_EXTENT, (_PLACE_ATTEMPTS, 2))
-    ways = np.zeros_like(starts)
+    middle = float(corners[:, 2].max()) / 2
+    ends = rng.uniform(-PLACE_EXTENT, PLACE_EXTENT, (_PLACE_ATTEMPTS, 2))
+    ways = np.zeros_like(ends)
     if direction is not None:
         lean = np.deg2rad(rng.uniform(*_LEAN, _PLACE_ATTEMPTS))
         (x, y), cos, sin = DIRECTIONS[direction], np.cos(lean), np.sin(lean)
         ways = np.stack([x * cos - y * sin, x * sin + y * cos], axis=1)
-        ways *= rng.uniform(*_TRAVEL, (_PLACE_ATTEMPTS, 1))
-    inside = inside_picture(corners, starts, view) & inside_picture(corners, starts + ways, view)
-    shares = np.linspace(0, 1, frames)[:, None]
-    for start, way in zip(starts[inside], ways[inside], strict=True):
-        path = start + shares * way
+        ways *= _shortest_way_in(ends, ways, middle, view)[:, None]
+    possible = inside_picture(corners, ends, view) & np.isfinite(ways).all(axis=1)
+    shares = np.linspace(1, 0, frames)[:, None]
+    for end, way in zip(ends[possible], ways[possible], strict=True):
+        path = end - shares * way
         if all(_least_distance(path, other) >= reach + far + GAP_BETWEEN for other, far in taken):
             taken.append((path, reach))
-            item["3d_coords"] = [*path[0].tolist(), float(corners[:, 2].max()) / 2]
+            item["3d_coords"] = [*path[0].tolist(), middle]
             return [(float(x), float(y)) for x, y in path]
     return None
+
+
+def _shortest_way_in(ends: Places, directions: Places, middle: float, view: View) -> Places:
+    """The least of `_TRAVELS` (N,) with which a way to each end (N, 2) begins outside the picture; NaN without one.
+
+    `middle` is the height of what goes it.
+    """
+    starts = ends[:, None] - directions[:, None] * _TRAVELS[:, None]
+    seen = view.project(np.concatenate([starts, np.full((*starts.shape[:2], 1), middle)], axis=2).astype(np.float32))
+    margin = _OUTSIDE * PICTURE_SIZE
+    beyond = (seen[..., 1:] < -margin) | (seen[..., 1:] > PICTURE_SIZE + margin)
+    outside = beyond.any(axis=2) & (seen[..., 0] > 1)  # not so near that the camera would be run over
+    return np.where(outside.any(axis=1), _TRAVELS[outside.argmax(axis=1)], np.nan)
 
 
 def _least_distance(path: Places, other: Places) -> float:
@@ -225,8 +248,12 @@ def _least_distance(path: Places, other: Places) -> float:
 
 
 def _all_seen(film: Film, frame: int, size: int) -> bool:
+    coming = {mover["object"] for mover in film["movers"]} if frame < film["frames"] - 1 else set()
     return all(
-        shown.visible >= _MIN_VISIBLE_PIXELS * (size / FRAME_SIZE) ** 2
-        and shown.visible >= _MIN_VISIBLE_SHARE * shown.whole
-        for shown in pixel_coverage(scene_at(film, frame), size)
+        index in coming
+        or (
+            shown.visible >= _MIN_VISIBLE_PIXELS * (size / FRAME_SIZE) ** 2
+            and shown.visible >= _MIN_VISIBLE_SHARE * shown.whole
+        )
+        for index, shown in enumerate(pixel_coverage(scene_at(film, frame), size))
     )

@@ -26,11 +26,12 @@ from r1mm.mini.choices import (
     nearest_first,
     right_answer,
     sample_asked,
+    seen_words,
     thinking_answer,
 )
 from r1mm.mini.language import cut_short
 from r1mm.mini.motion import PALETTE, WORLDS, Film
-from r1mm.train.rewards import is_accurate, matches_format
+from r1mm.train.rewards import gives_letter, is_accurate, matches_format
 
 # Open-R1-Video's own template, with the blank at its end, and the direct one of the miniatures.
 TEMPLATES = [
@@ -137,6 +138,14 @@ def test_solids_that_cannot_be_asked_about_are_refused(kind: Kind, solids: tuple
         sample_asked(WORLDS["clevr-like"], kind, 0, np.random.default_rng(0), solids=solids)
 
 
+def test_the_short_way_says_what_moves() -> None:
+    film = film_of({"red": 3, "blue": 1, "green": 2}, ("away", -1, -1.1), ("left", 1, -1))
+    count = Choice("count", ("3", "2", "1", "0"), "B")
+    assert direct_answer(film, count) == " red away blue left<answer>B. 2</answer>"
+    still = film_of({"red": 3, "blue": 1})
+    assert direct_answer(still, Choice("count", ("3", "2", "1", "0"), "D")) == " nothing<answer>D. 0</answer>"
+
+
 def test_the_thinking_way_looks_at_one_picture() -> None:
     film = film_of({"red": 3, "blue": 1, "green": 2, "cyan": 4}, ("away", -1, -1.1))
     assert nearest_first(film) == ["blue", "green", "red", "cyan"]
@@ -152,7 +161,9 @@ def test_the_thinking_way_looks_at_one_picture() -> None:
 
 def test_the_thinking_way_is_weak_and_not_worthless(asked: dict[Kind, list[Asked]]) -> None:
     for kind, some in asked.items():
-        right = [direct_answer(choice_of(one)) in thinking_answer(one["film"], choice_of(one)) for one in some]
+        right = [
+            choice_of(one).say(choice_of(one).answer) in thinking_answer(one["film"], choice_of(one)) for one in some
+        ]
         assert 0.15 <= sum(right) / len(right) <= 0.6, kind
 
 
@@ -162,7 +173,12 @@ def test_rewards_read_both_ways(asked: dict[Kind, list[Asked]]) -> None:
         thought = thinking_answer(one["film"], choice)
         assert matches_format(thought, "full")
         assert not matches_format(thought, "prefix")
-        assert matches_format(direct_answer(choice), "bare")
+        short = re.fullmatch(
+            r"( nothing|(?: \w+ \w+)+)<answer>([A-D])\. (\w+)</answer>", direct_answer(one["film"], choice)
+        )
+        assert short is not None
+        assert short[2] == choice.letter
+        assert gives_letter(short[0], choice.solution)
         said = re.fullmatch(r"<think>\n.*\n</think>\n<answer>([A-D])\. (\w+)</answer>", thought)
         assert said is not None
         assert choice.options[LETTERS.index(said[1])] == said[2]
@@ -176,7 +192,7 @@ def test_every_text_survives_the_round_trip(asked: dict[Kind, list[Asked]], toke
         choice = choice_of(one)
         thought = thinking_answer(one["film"], choice)
         texts = [*(template.format(question=choice.problem) for template in TEMPLATES), thought]
-        texts += [direct_answer(choice), cut_short(thought, rng)]
+        texts += [direct_answer(one["film"], choice), cut_short(thought, rng)]
         for text in texts:
             ids = tokenizer(text)["input_ids"]
             assert tokenizer.unk_token_id not in ids, text
@@ -190,5 +206,6 @@ def test_questions_and_options_are_single_tokens(tokenizer: PreTrainedTokenizerF
     assert tokens[:9] == [token for line in lines for token in (line, "\n")][:9]
     assert len(tokens) < 30
     # The very token of the question: what is right can be copied.
-    assert tokenizer.tokenize(direct_answer(choice)) == ["<answer>", "A. left", "</answer>"]
-    assert set(letter_words()) <= set(tokenizer.get_vocab())
+    film = film_of({"red": 0, "blue": 1}, ("left", 1, -1))
+    assert tokenizer.tokenize(direct_answer(film, choice)) == [" red", " left", "<answer>", "A. left", "</answer>"]
+    assert {*letter_words(), *seen_words()} <= set(tokenizer.get_vocab())
