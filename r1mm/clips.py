@@ -21,6 +21,12 @@ from r1mm.vision import position_deltas
 _AS_THEY_COME = {"do_sample_frames": False, "do_resize": False}
 
 
+def _named_as_images(made: Any) -> Any:
+    """What a processor has made of clips, under the names of images'; in place."""
+    made["pixel_values"], made["image_grid_thw"] = made.pop("pixel_values_videos"), made.pop("video_grid_thw")
+    return made
+
+
 class _ClipsAsImages(ProcessorMixin):
     """Left of a processor's own class: the `images` that it is given are clips, and what it makes is named as images'.
 
@@ -34,16 +40,15 @@ class _ClipsAsImages(ProcessorMixin):
         rows = [row if isinstance(row, list | tuple) else [row] for row in images]
         kwargs["videos"] = [[clip.frames for clip in row] for row in rows]
         kwargs |= _AS_THEY_COME
-        made = super().__call__(text=[words.replace(self.image_token, self.video_token) for words in text], **kwargs)
-        made["pixel_values"], made["image_grid_thw"] = made.pop("pixel_values_videos"), made.pop("video_grid_thw")
-        return made
+        return _named_as_images(
+            super().__call__(text=[words.replace(self.image_token, self.video_token) for words in text], **kwargs)
+        )
 
 
 def clip_pixels(processor: Any, clips: Sequence[Any]) -> dict[str, torch.Tensor]:
     """`pixel_values` (patches, pixels of a patch) and `image_grid_thw` (clips, 3) of clips, named as images'."""
     frames = [clip.frames for clip in clips]
-    made = processor.video_processor(videos=frames, **_AS_THEY_COME, return_tensors="pt")
-    return {"pixel_values": made["pixel_values_videos"], "image_grid_thw": made["video_grid_thw"]}
+    return dict(_named_as_images(processor.video_processor(videos=frames, **_AS_THEY_COME, return_tensors="pt")))
 
 
 def clips_as_images(processor: ProcessorMixin) -> None:

@@ -1,7 +1,7 @@
 """Clips of items: which frames of a video a model sees, how large, and the decoding of them.
 
-Sampling is that of Open-R1-Video (`Wang-Xiaodong1899/Open-R1-Video@50eb65f`, its vendored qwen-vl-utils 0.0.10; with
-the published package's `benchmarks/clips.py --check` compares it):
+Sampling is that of Open-R1-Video (`Wang-Xiaodong1899/Open-R1-Video@50eb65f`, its vendored qwen-vl-utils 0.0.10;
+`benchmarks/clips.py check DIR` compares it with the published package's):
 
     counted   2 frames a second of the video's length, at least 4, at most 768 or all there are, down to an even number
     spread    that many, evenly from the first frame to the last, to the nearest
@@ -105,9 +105,17 @@ def frame_indices(total: int, rate: float, sampling: Sampling) -> list[int]:
 
 
 def most_clip_tokens(sampling: Sampling) -> int:
-    """The most tokens that a clip can have: `factor` x `factor` pixels of two frames are one."""
-    pixels = max(sampling.max_pixels, int(sampling.min_pixels * 1.05))
-    return sampling.frames // _PAIR * (pixels // sampling.factor**2)
+    """The most tokens that a clip can have: `factor` x `factor` pixels of two frames are one.
+
+    Small strips may take more than `max_pixels` allows: enlarged to `min_pixels`, their short side is rounded up, which
+    makes one token of a fraction, or two of little more than one.
+    """
+    token = sampling.factor**2
+    usual = max(sampling.max_pixels, int(sampling.min_pixels * 1.05)) // token
+    strips = max(
+        math.ceil(math.sqrt(_LONGEST * sampling.min_pixels / token)), 2 * math.ceil(sampling.min_pixels / token)
+    )
+    return sampling.frames // _PAIR * max(usual, strips)
 
 
 def clip_size(height: int, width: int, counted: int, sampling: Sampling) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from r1mm.data.clips import (
     counted_frames,
     decode_clip,
     frame_indices,
+    most_clip_tokens,
     write_mp4,
 )
 from r1mm.errors import BadInput
@@ -162,6 +163,15 @@ def test_the_size_depends_on_the_frames_counted_not_kept() -> None:
     few = Sampling(total_pixels=1_000_000)
     assert clip_size(720, 1280, 16, few) == (252, 448)  # by 2.7153: 265.2 x 471.4
     assert clip_size(720, 1280, 32, few) == (224, 420)  # by 2.9574: 243.5 x 432.8
+
+
+def test_no_clip_has_more_tokens_than_are_said_to_be_the_most() -> None:
+    # 10 x 1279 grows by 2.8009 to 28.01 x 3582.4, of which 56 x 3584 are made: 2 x 128 tokens, beyond the 196.
+    assert clip_size(10, 1279, 16, PUBLISHED) == (56, 3584)
+    assert most_clip_tokens(PUBLISHED) == 8 * 256
+    shapes = [(high, high * ratio // 16) for high in (1, 10, 27) for ratio in range(16, 3200, 5)]
+    sizes = [clip_size(high, wide, 16, PUBLISHED) for high, wide in shapes]
+    assert max(high * wide for high, wide in sizes) == 256 * 784
 
 
 def test_frames_of_no_size_are_refused() -> None:
