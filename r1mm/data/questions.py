@@ -67,10 +67,13 @@ def _read(path: Path, form: type[Any], wanted: str) -> list[Any]:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The questions of a file.  BadInput names the line that is none, or has an empty part."""
+    """The questions of a file.  BadInput names the line that is none, or has no solution or video.
+
+    A problem may be empty: upstream wrote, and trained on, what came before "Please" also where nothing did.
+    """
     found: list[Question] = _read(path, Question, "problem, solution and video")
     for number, question in enumerate(found, 1):
-        for key in ("problem", "solution", "video"):
+        for key in ("solution", "video"):
             if not getattr(question, key).strip():
                 raise BadInput(f"{path}:{number}: {key} is empty; correct the file")
     return found

@@ -293,9 +293,15 @@ def test_what_does_not_fit_is_named_when_it_is_fetched(tmp_path: Path) -> None:
     lines(path, [{**read_jsonl(path)[0], "solution": "A."}])
     with pytest.raises(BadInput, match=r"origin\.jsonl:1: solution 'A\.' has no answer tag"):
         fetch(recipe_of_clips())
-    lines(path, [{"problem": " ", "solution": "<answer>A.</answer>", "video": "x.mp4"}])
-    with pytest.raises(BadInput, match=r"origin\.jsonl:1: problem is empty"):
+    lines(path, [{"problem": "What?", "solution": "<answer>A.</answer>", "video": " "}])
+    with pytest.raises(BadInput, match=r"origin\.jsonl:1: video is empty"):
         read_questions(path)
+
+
+def test_a_query_that_begins_with_the_instruction_leaves_an_empty_problem_as_upstream_did(tmp_path: Path) -> None:
+    asked = question_of(Annotation(query="<video>Please choose: A. x", response="A. x", videos="x.mp4"))
+    assert asked.problem == ""
+    assert read_questions(lines(tmp_path / "made.jsonl", [asked.model_dump()])) == [asked]
 
 
 def test_assets_that_name_others_of_the_wrong_kind_are_refused() -> None:
