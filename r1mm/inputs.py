@@ -61,19 +61,25 @@ def training_set(job: Job) -> Any:
     return _shown(job, rows)
 
 
-def skip_undecodable(job: Job) -> None:
-    """Look through a full recipe's training clips once, where it skips those that do not decode, and list these.
+def look_through_clips(job: Job) -> None:
+    """Look through a full recipe's training clips before a step is made of them.
 
-    BadInput where none decodes.
+    Where it skips those that do not decode, each is decoded once and these are listed.  Else each is opened alone, and
+    BadInput names the first that cannot be read: damage further in stops the step that meets it.
     """
-    if "undecodable" not in job.recipe.clips or job.recipe.clips["undecodable"].value != "skip":
+    if not job.recipe.clips:
         return
     from r1mm.data.clips_ahead import sampling_of, usable_clips
     from r1mm.data.load import load_train
 
     folder = job.stage_folder("assets")
     rows = load_train(folder, job.recipe)
-    usable, reasons = usable_clips(rows, sampling_of(job.recipe))
+    skips = "undecodable" in job.recipe.clips and job.recipe.clips["undecodable"].value == "skip"
+    usable, reasons = usable_clips(rows, sampling_of(job.recipe), decode=skips)
+    if not skips:
+        if reasons:
+            raise BadInput(f"{len(reasons)} of {len(rows)} training clips cannot be read, the first: {reasons[0]}")
+        return
     kept = set(usable["item"])
     lost = [item for item in rows["item"] if item not in kept]
     write_json(folder / SKIPPED_FILE, [{"item": i, "why": why} for i, why in zip(lost, reasons, strict=True)])

@@ -11,10 +11,10 @@ from r1mm.errors import BadInput, StageFailed
 from r1mm.inputs import (
     base_model,
     generations,
+    look_through_clips,
     made_set,
     plan_of,
     recorded_outputs,
-    skip_undecodable,
     task_set,
     task_sets,
     training_set,
@@ -110,7 +110,7 @@ def make_assets(job: Job) -> dict[str, FileStamp]:
 
         fetch_assets(job.recipe, folder, lambda text: print(text, file=sys.stderr, flush=True))
         check_processor(base_model(job))
-        skip_undecodable(job)
+        look_through_clips(job)
     return files_below(folder, job.folder("assets"))
 
 

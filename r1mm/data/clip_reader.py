@@ -26,7 +26,7 @@ from r1mm.errors import BadInput
 # no business here.
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 MAX_PIXELS = 8192 * 8192  # of one frame, which then takes 200 MB
-_REMEDY = "replace the clip, or remove the item from the dataset"
+REMEDY = "replace the clip, remove the item from the dataset, or train without such clips (clips.undecodable: skip)"
 _PLAUSIBLE = 2.0  # a stated rate that is further off than this factor is no average of the frames' times
 
 
@@ -103,7 +103,7 @@ class VideoFile:
             yield from self._in_order(indices[taken:])
 
     def _refused(self, reason: str) -> BadInput:
-        return BadInput(f"{self._where} {reason}; {_REMEDY}")
+        return BadInput(f"{self._where} {reason}; {REMEDY}")
 
     def _open(self) -> None:
         """Open the file, or open it again: not every container can be wound back."""

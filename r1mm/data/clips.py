@@ -26,7 +26,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 
-from r1mm.data.clip_reader import VideoFile
+from r1mm.data.clip_reader import REMEDY, VideoFile
 from r1mm.errors import BadInput
 
 _PAIR = 2  # frames that the model sees as one in time
@@ -155,7 +155,7 @@ def decode_clip(encoded: Any, where: str, sampling: Sampling) -> Clip:
             try:
                 size = size or list(clip_size(pixels.shape[0], pixels.shape[1], counted, sampling))
             except BadInput as error:
-                raise BadInput(f"{where}: {error}; remove the item from the dataset") from error
+                raise BadInput(f"{where}: {error}; {REMEDY}") from error
             frame = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
             resized[index] = resize(frame, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
     return Clip(torch.stack([resized[index] for index in indices]))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from datasets import Dataset, Video
 
+from r1mm.data.clip_reader import VideoFile
 from r1mm.data.clips import Clip, Sampling, decode_clip
 from r1mm.errors import BadInput
 from r1mm.progress import progress_bar
@@ -74,25 +75,26 @@ def clips_ahead(
 
 
 def usable_clips(
-    dataset: Dataset, sampling: Sampling, column: str = "video", *, workers: int = WORKERS
+    dataset: Dataset, sampling: Sampling, column: str = "video", *, decode: bool = True, workers: int = WORKERS
 ) -> tuple[Dataset, list[str]]:
     """The rows of `dataset` whose video decodes, and for each of the others what is wrong with it and its name.
 
-    Every video is decoded once, by `workers` threads, with a bar.  Raises BadInput when none is left.
+    Every video is decoded once, by `workers` threads, with a bar; without `decode` it is only opened and its frames
+    listed, which finds what is no video, or cut short, in a tenth of the time.  Raises BadInput when none is left.
     """
     rows = dataset.cast_column(column, Video(decode=False))
     reasons: dict[Hashable, str | None] = {}
     reason_of_row: list[str | None] = []
     with (
         ThreadPoolExecutor(workers) as pool,
-        progress_bar(total=len(rows), desc="clips that decode", unit="clip") as bar,
+        progress_bar(total=len(rows), desc="look through clips", unit="clip") as bar,
     ):
         # A few for each worker at a time, so that the encoded clips are never all in memory.
         for columns in _chunks(rows, 8 * workers):
             waiting = {}
             for i, encoded in enumerate(columns[column]):
                 if (key := _key(encoded)) not in reasons and key not in waiting:
-                    waiting[key] = pool.submit(_reason, encoded, _name(columns, i), sampling)
+                    waiting[key] = pool.submit(_reason, encoded, _name(columns, i), sampling if decode else None)
             reasons |= {key: reason.result() for key, reason in waiting.items()}
             reason_of_row += [reasons[_key(encoded)] for encoded in columns[column]]
             bar.update(len(columns[column]))
@@ -112,9 +114,13 @@ def _frames(encoded: Any, where: str, sampling: Sampling) -> torch.Tensor:
     return decode_clip(encoded, where, sampling).frames
 
 
-def _reason(encoded: Any, where: str, sampling: Sampling) -> str | None:
+def _reason(encoded: Any, where: str, sampling: Sampling | None) -> str | None:
     try:
-        decode_clip(encoded, where, sampling)
+        if sampling is not None:
+            decode_clip(encoded, where, sampling)
+        else:
+            with VideoFile(encoded, where):
+                pass
     except BadInput as error:
         return str(error)
     return None

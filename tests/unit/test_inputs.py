@@ -10,8 +10,9 @@ import pytest
 from r1mm.asset_kinds import ClipsAsset, VideosAsset
 from r1mm.data.assets import fetch_assets
 from r1mm.data.clips import Clip, write_mp4
+from r1mm.errors import BadInput
 from r1mm.expected import Expected
-from r1mm.inputs import SKIPPED_FILE, skip_undecodable, training_set
+from r1mm.inputs import SKIPPED_FILE, look_through_clips, training_set
 from r1mm.job import Job
 from r1mm.recipe import Recipe, Resolved
 from r1mm.recipe_files import RECIPES, load_recipe
@@ -70,7 +71,7 @@ def test_a_clip_in_the_middle_that_does_not_decode_is_skipped_and_named(
     job = job_with(fetched, "skip")
     access = access_to(fetched, local=fetched / "assets")
     fetch_assets(job.recipe, job.stage_folder("assets"), lambda _: None, access)
-    skip_undecodable(job)
+    look_through_clips(job)
     assert "1 of 4 clips do not decode and are skipped" in capsys.readouterr().err
     (listed,) = json.loads((job.stage_folder("assets") / SKIPPED_FILE).read_text())
     assert listed["item"] == "train-000001"
@@ -83,10 +84,13 @@ def test_a_clip_in_the_middle_that_does_not_decode_is_skipped_and_named(
     assert batch[2]["image"].frames.shape == (4, 3, 56, 56)
 
 
-def test_a_recipe_that_stops_leaves_no_clip_out(fetched: Path) -> None:
+def test_a_recipe_that_stops_does_so_before_it_trains_and_says_what_else_could_be_done(fetched: Path) -> None:
     job = job_with(fetched, "stop")
     access = access_to(fetched, local=fetched / "assets")
     fetch_assets(job.recipe, job.stage_folder("assets"), lambda _: None, access)
-    skip_undecodable(job)
+    with pytest.raises(
+        BadInput, match=r"1 of 4 training clips cannot be read, the first: train-000001 .*clips\.undecodable: skip"
+    ):
+        look_through_clips(job)
     assert not (job.stage_folder("assets") / SKIPPED_FILE).exists()
-    assert len(training_set(job)) == 4
+    assert len(training_set(job)) == 4  # none is left out unasked
