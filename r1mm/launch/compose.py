@@ -20,7 +20,7 @@ from r1mm.data.access import LOCAL_VARIABLE, UPSTREAM_VARIABLE
 from r1mm.errors import BadInput, StageFailed
 from r1mm.gpus import gpus
 from r1mm.launch.engine import Engine, answers, client, find_engine, in_our_words, last_words, output_of, require_local
-from r1mm.launch.images import Image, build, held
+from r1mm.launch.images import Image, build, held, require_evaluator
 from r1mm.launch.place import Say, StageCall, stage_environment
 from r1mm.manifest import IMAGE_VARIABLE, code_version, git_state
 from r1mm.processes import Terminated, end_docker_children, nothing_to_read
@@ -303,6 +303,8 @@ def prepare(runs: Path, *, wanted_gpus: int, image: str | None, say: Say, lmms: 
     found = held(client(), image) if image else build(kind, say)
     if found is None:
         raise BadInput(f"this engine holds no image {image}; pull it, or leave --image out to build one")
+    if image and lmms:
+        require_evaluator(found, image)
     facts = facts_of(found)
     if facts.pop("code") != code_version(["."]):
         raise BadInput(

@@ -83,6 +83,16 @@ class Image:
         }
 
 
+def require_evaluator(image: Image, name: str) -> None:
+    """Raise BadInput where an image that was named is not the evaluator's, which alone has lmms-eval."""
+    title = image.labels.get("org.opencontainers.image.title")
+    if title != IMAGES["evaluator"].tag:
+        raise BadInput(
+            f"this recipe has tasks of lmms-eval, which image {name} ({title or 'without a title'}) lacks; name one "
+            f"that `make image-evaluator` made ({IMAGES['evaluator'].tag}), or leave --image out to build it"
+        )
+
+
 def default_base(kind: str) -> str:
     """The base that a Dockerfile pins."""
     found = re.search(r"^ARG BASE_IMAGE=(\S+)$", IMAGES[kind].dockerfile.read_text(), re.MULTILINE)

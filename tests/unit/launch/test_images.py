@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from r1mm.launch.images import DOCKER, IMAGES, default_base
+from r1mm.errors import BadInput
+from r1mm.launch.images import DOCKER, IMAGES, Image, default_base, require_evaluator
 
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
 
@@ -48,6 +49,18 @@ def test_the_evaluators_image_takes_the_trainers_steps_as_they_are() -> None:
     assert [bool(re.search(r"VENV=/opt/evaluator .*evaluator\.txt", step)) for step in added] == [False, True]
     assert default_base("evaluator") == default_base("trainer")
     assert "R1MM_EVALUATOR_PYTHON=/opt/evaluator/bin/python" in IMAGES["evaluator"].dockerfile.read_text()
+
+
+def test_an_image_without_lmms_eval_is_refused_where_it_is_needed() -> None:
+    def titled(kind: str) -> Image:
+        title = re.findall(r'image\.title="(.*)"', IMAGES[kind].dockerfile.read_text())
+        return Image("sha256:0", (), {"org.opencontainers.image.title": title[0]}, 1)
+
+    require_evaluator(titled("evaluator"), "mine")
+    with pytest.raises(
+        BadInput, match=r"lmms-eval, which image mine \(r1mm-trainer\) lacks; name one that `make image-e"
+    ):
+        require_evaluator(titled("trainer"), "mine")
 
 
 def test_an_images_digest_covers_every_lock_in_it() -> None:
