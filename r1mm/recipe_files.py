@@ -206,7 +206,7 @@ _INITIAL = frozenset({"weight_scale"})  # of the tiny model, 1 where a recipe sa
 _PROCESSOR = frozenset({"min_pixels", "max_pixels"})
 _EVALUATION = frozenset({"max_new_tokens", "batch_size"})
 _BACKEND = frozenset({"dtype", "backend"})  # float32 and transformers where a recipe says nothing
-_EVALUATOR = frozenset({"frames"})  # of tasks that lmms-eval asks: frames of a clip
+_EVALUATOR = frozenset({"frames", "min_pixels", "max_pixels"})  # of tasks that lmms-eval asks: of a clip, of a frame
 _UPSTREAM_LAYOUT = frozenset({"offload", "gradient_checkpointing"})
 _CLIPS = frozenset({"fps", "frames", "min_pixels", "max_pixels", "undecodable"})
 _WARM_START = frozenset(
@@ -279,7 +279,7 @@ def _check_clips(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
         asset = recipe.assets.get(task.items)
         if asset is None or asset.kind != "repository":
             fail(("tasks", name), "items must be an asset of kind repository, which lmms-eval reads itself", task.items)
-        for key in ("frames", "dtype"):
+        for key in sorted(_EVALUATOR | {"dtype"}):
             if key not in recipe.evaluation:
                 fail(("evaluation",), f"must have {key} for lmms-eval's task {name}", list(recipe.evaluation))
         for kind in ("evaluation", "direct"):

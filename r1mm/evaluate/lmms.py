@@ -366,8 +366,7 @@ def ask_by_lmms(
         clips=clips_folder(files, clip_names(items), unpacked),
         template=template,
         settings=LmmsSettings(
-            max_new_tokens=settings["max_new_tokens"],
-            frames=settings["frames"],
+            **{name: settings[name] for name in ("max_new_tokens", "frames", "min_pixels", "max_pixels")},
             dtype=settings["dtype"] if device == "cuda" else "float32",
         ),
         folder=folder,

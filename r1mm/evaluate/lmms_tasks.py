@@ -21,10 +21,10 @@ class LmmsSettings:
     """
 
     max_new_tokens: int
-    dtype: str = "bfloat16"
-    frames: int = 16
-    min_pixels: int = 4 * 28 * 28
-    max_pixels: int = 768 * 28 * 28
+    frames: int
+    min_pixels: int
+    max_pixels: int
+    dtype: str
 
 
 class _TaskLoader(yaml.SafeLoader):

@@ -30,7 +30,7 @@ pytestmark = [
         VARIABLE not in os.environ, reason=f"{VARIABLE} names no environment; `make test-evaluator` does"
     ),
 ]
-SETTINGS = LmmsSettings(max_new_tokens=40, min_pixels=SIZE * SIZE, max_pixels=SIZE * SIZE)
+SETTINGS = LmmsSettings(max_new_tokens=40, frames=16, min_pixels=SIZE**2, max_pixels=SIZE**2, dtype="float32")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ lmms_eval_specific_kwargs:
   default: {pre_prompt: "", post_prompt: "Answer with the option's letter.", kept: True}
 """
 TEMPLATE = "Watch. {question}\nThink, then answer.\n"
+SETTINGS = LmmsSettings(max_new_tokens=8, frames=16, min_pixels=3136, max_pixels=3136, dtype="bfloat16")
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def test_the_lock_pins_the_version_whose_ways_are_known() -> None:
 
 def test_our_task_is_the_stock_one_with_our_items_and_prompt(evaluator: Evaluator) -> None:
     stock, content = stock_task(evaluator.tasks, "longvideobench_val_v")
-    ours = task_file(stock, content, TEMPLATE, LmmsSettings(max_new_tokens=512))
+    ours = task_file(stock, content, TEMPLATE, replace(SETTINGS, max_new_tokens=512))
     assert ours["include"] == str(stock)
     assert ours["task"] != content["task"]
     assert ours["dataset_kwargs"] == {"data_files": {"validation": "items.jsonl"}}
@@ -204,7 +206,7 @@ def test_a_checkpoint_that_is_not_evaluated(
             items=written(tmp_path, item("a")),
             clips=tmp_path,
             template=TEMPLATE,
-            settings=LmmsSettings(max_new_tokens=8),
+            settings=SETTINGS,
             folder=tmp_path / "out",
             title="none",
             device="cpu",
