@@ -364,7 +364,9 @@ STAGE_TABLE: dict[str, Stage] = {
         evaluate_trained,
     ),
     "verdict": Stage(("base-evaluation", "evaluation"), (), (*_FLOOR, "evaluate", "judge"), give_verdict, derived=True),
-    "report": Stage(("verdict", "grpo"), (), (*_FLOOR, "ledger.py", "judge", "report"), write_report, derived=True),
+    "report": Stage(
+        ("verdict", "grpo"), (), (*_FLOOR, "ledger.py", "evaluate", "judge", "report"), write_report, derived=True
+    ),
 }
 
 

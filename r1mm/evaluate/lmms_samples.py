@@ -7,7 +7,7 @@ read: LongVideoBench's `lvb_acc`.  How that letter is read decides numbers:
 - A text without any is given a letter by chance.  Such an output is `parsed` None here, its mark is lmms-eval's.
 - lmms-eval 0.7.3 takes `<think>...</think>` away before it looks; 0.3.0, of the time of Open-R1-Video's numbers, looked
   at the thoughts too.  Both end an answer at its first blank line unless the task says otherwise, as ours does.
-  `letter_of` gives either reading of a kept output, so that the older one is worked out without generating again.
+  `letter_of` gives either reading of a kept output, so that a run's page shows the older one beside the other.
 """
 
 import re

@@ -204,6 +204,11 @@ def common(inputs: ReportInputs) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _lmms_splits(inputs: ReportInputs) -> list[str]:
+    tasks: Row = (inputs.resolved.get("recipe") or {}).get("tasks") or {}
+    return [split for split, task in tasks.items() if task.get("lmms")]
+
+
 def build_report(inputs: ReportInputs) -> str:
     """The page of one finished run as HTML text."""
     shown = common(inputs)
@@ -220,5 +225,5 @@ def build_report(inputs: ReportInputs) -> str:
         sheets={split: data_uri(png, SHEET_BYTES, SHEET_SIDE) for split, png in inputs.contact_sheets.items()},
         lines=lines, alone=all(line.this_run for rows in lines.values() for line in rows),
         dots=Markup(lines_figure(lines)),
-        **full_sections(verdict, inputs.manifest, inputs.metrics, inputs.outputs, inputs.ledger),
+        **full_sections(verdict, inputs.manifest, inputs.metrics, inputs.outputs, inputs.ledger, _lmms_splits(inputs)),
     )  # fmt: skip

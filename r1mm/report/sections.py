@@ -4,12 +4,13 @@ deviations.
 Pure, as the page is: each function takes what the run's files hold and gives what a template shows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from r1mm.data.pointers import size_text
+from r1mm.evaluate.lmms_samples import letter_of
 from r1mm.judge.statistics import wilson
 from r1mm.ledger import EFFECTS, Entry, counts
 from r1mm.report.figures import Row, finite
@@ -27,7 +28,11 @@ STAGE_OF_PLAN = "grpo"
 
 @dataclass(frozen=True)
 class LenientRow:
-    """One condition on one split, scored by upstream's rule and as a benevolent reader would; percent, 95 % Wilson."""
+    """One condition on one split, scored by upstream's rule and as a benevolent reader would; percent, 95 % Wilson.
+
+    `older`: of lmms-eval's tasks, as lmms-eval 0.3.0 would have read the same outputs, of which it would have given
+    `drawn` a letter by chance; these count as wrong.
+    """
 
     split: str
     condition: str
@@ -36,10 +41,12 @@ class LenientRow:
     strict_interval: Row
     lenient: float
     lenient_interval: Row
+    older: float | None
+    drawn: int
 
 
-def lenient_rows(outputs: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[LenientRow]:
-    """Both scores of every condition whose outputs carry the lenient mark."""
+def lenient_rows(outputs: Mapping[str, Mapping[str, Sequence[Row]]], lmms: Collection[str] = ()) -> list[LenientRow]:
+    """The scores of every condition whose outputs carry the lenient mark; `lmms`: the splits of lmms-eval's tasks."""
     found = []
     for split, by_condition in outputs.items():
         for condition, rows in by_condition.items():
@@ -47,6 +54,8 @@ def lenient_rows(outputs: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Len
                 continue
             n = len(rows)
             strict, lenient = (sum(bool(row.get(mark)) for row in rows) for mark in ("correct", "lenient"))
+            older = [letter_of(row["completion"], thoughts=True, to_blank_line=True) for row in rows if split in lmms]
+            right = sum(letter == row["truth"] for letter, row in zip(older, rows, strict=False))
             found.append(
                 LenientRow(
                     split=split,
@@ -56,6 +65,8 @@ def lenient_rows(outputs: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Len
                     strict_interval=wilson(strict, n).scaled(100).model_dump(),
                     lenient=100 * lenient / n,
                     lenient_interval=wilson(lenient, n).scaled(100).model_dump(),
+                    older=100 * right / n if older else None,
+                    drawn=older.count(None),
                 )
             )
     return found
@@ -195,10 +206,11 @@ def full_sections(
     metrics: Sequence[Row],
     outputs: Mapping[str, Mapping[str, Sequence[Row]]],
     ledger: Sequence[Entry],
+    lmms: Collection[str],
 ) -> dict[str, Any]:
     """All of the above, as the page's templates name it."""
     return {
-        "lenient": lenient_rows(outputs),
+        "lenient": lenient_rows(outputs, lmms),
         "recorded": verdict.get("recorded") or {},
         "fetched": {
             name: {**asset, "bytes_text": _size(asset)} for name, asset in (manifest.get("fetched") or {}).items()

@@ -114,6 +114,20 @@ def test_strict_and_lenient_scores_are_both_shown(run: ReportInputs, shown: str)
     assert (base.strict, base.lenient) == (47.0, 53.0)  # 12 name the right number outside of the tag
     assert "47.0 % 40.2 to 53.9 53.0 % 46.1 to 59.8 +6.0" in shown
     assert lenient_rows({"s": {"base-think": [{"correct": True}], "base-direct": []}}) == []
+    assert "lmms-eval" not in shown
+
+
+def test_what_lmms_eval_asked_is_also_scored_as_its_older_version_read(run: ReportInputs) -> None:
+    texts = ["<think>Blue moves.</think><answer>C</answer>", "C", "<think>red\n\nC</think>C"]
+    rows = [score("choice", item=t, prompt="?", completion=t, tokens=3, truth="C").model_dump() for t in texts]
+    (row,) = lenient_rows({"s": {"base-think": rows}}, ["s"])
+    assert (row.strict, row.older, row.drawn) == (pytest.approx(200 / 3), pytest.approx(100 / 3), 1)
+    resolved = {"recipe": {**run.resolved["recipe"], "tasks": {"s": {"lmms": "longvideobench_val_v"}}}}
+    verdict = {**run.verdict, "published_rows": [], "claims": []}
+    page = build_report(bare(run, resolved=resolved, outputs={"s": {"base-think": rows}}, verdict=verdict))
+    text = words(check_self_contained(page).text).replace("\u00a0", " ")
+    assert "the first of A to E before the first blank line, thoughts included" in text
+    assert re.search(r"Drawn by it s: \S.* 33\.3 % 1 ", text)
 
 
 def test_assets_show_identity_licence_and_verification(run: ReportInputs, shown: str) -> None:
