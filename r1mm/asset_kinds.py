@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1mm.sourced import Source, Strict
 
@@ -90,16 +90,25 @@ class VideosAsset(Strict):
 class RepositoryAsset(Strict):
     """Files of a dataset on the hub as they are, for a tool that reads them itself.  `files` are patterns (`*.json`).
 
-    Without `revision` the one found first is recorded, and a later one that differs is refused.
+    Of patterns with `|` between them the first that fits is taken: what the hub has packed may lie unpacked in a folder
+    of assets.  `file`: the one that lists the items, of which there are `rows`.  Without `revision` the one found first
+    is recorded, and a later one that differs is refused.
     """
 
     kind: Literal["repository"]
     repo: str
     revision: Revision | None = None
     files: Annotated[list[str], Field(min_length=1)]
+    file: str | None = None
     rows: Annotated[int, Field(gt=0)] | None = None
     licence: str
     source: Source
+
+    @model_validator(mode="after")
+    def _rows_of_a_file(self) -> "RepositoryAsset":
+        if self.rows is not None and self.file is None:
+            raise ValueError(f"rows is {self.rows}, and no `file` is named that lists them")
+        return self
 
 
 Asset = Annotated[

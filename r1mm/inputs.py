@@ -11,7 +11,7 @@ from r1mm.errors import BadInput
 from r1mm.job import Home, Job
 from r1mm.plan import Plan, make_plan
 from r1mm.plan.shapes import config_of_folder, config_of_repo
-from r1mm.recipe import BASE_MODEL, TRAIN_SET, Condition
+from r1mm.recipe import BASE_MODEL, TRAIN_SET, Condition, digest
 from r1mm.rundir import write_json
 
 SKIPPED_FILE = "undecodable.json"  # of the assets stage: training clips that are left out, and why
@@ -104,6 +104,23 @@ def task_sets(job: Job) -> dict[str, Any]:
 
     datasets.disable_progress_bars()  # a report takes seconds
     return {split: task_set(job, split) for split, task in job.recipe.tasks.items() if not task.lmms}
+
+
+def lmms_places(job: Job, name: str) -> dict[str, Any]:
+    """Where lmms-eval's tasks find the asset `name`: `files`, its folder, and `items`, the file that lists its items.
+
+    `unpacked` is where its clips go that come in an archive: among the downloads, which all runs share, by content.
+    """
+    from r1mm.data.access import access_from_environment
+    from r1mm.data.pointers import read_fetched, resolve_asset
+
+    asset, folder = job.recipe.assets[name], job.stage_folder("assets")
+    assert asset.kind == "repository"
+    assert asset.file is not None  # as every recipe's is that is loaded
+    files = resolve_asset(folder, name)
+    content = digest({file: stamp.sha256 for file, stamp in read_fetched(folder, name).files.items()})
+    unpacked = access_from_environment().downloads / "clips" / content[:16]
+    return {"files": files, "items": files / asset.file, "unpacked": unpacked}
 
 
 def check_plan(job: Job) -> None:

@@ -277,8 +277,10 @@ def _check_clips(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
         if task.lmms is None:
             continue
         asset = recipe.assets.get(task.items)
-        if asset is None or asset.kind != "repository":
-            fail(("tasks", name), "items must be an asset of kind repository, which lmms-eval reads itself", task.items)
+        if asset is None or asset.kind != "repository" or asset.file is None:
+            fail(
+                ("tasks", name), "items must be an asset of kind repository with the `file` that lists them", task.items
+            )
         for key in sorted(_EVALUATOR | {"dtype"}):
             if key not in recipe.evaluation:
                 fail(("evaluation",), f"must have {key} for lmms-eval's task {name}", list(recipe.evaluation))

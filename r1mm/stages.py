@@ -11,6 +11,7 @@ from r1mm.errors import BadInput, StageFailed
 from r1mm.inputs import (
     base_model,
     generations,
+    lmms_places,
     look_through_clips,
     made_set,
     plan_of,
@@ -151,7 +152,6 @@ def warm_start(job: Job) -> dict[str, FileStamp]:
 
 
 def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, str]) -> dict[str, FileStamp]:
-    from r1mm.data.pointers import resolve_asset
     from r1mm.evaluate.generate import evaluate_task, evaluation_device
     from r1mm.evaluate.lmms import ask_by_lmms
     from r1mm.processor import load_processor
@@ -175,8 +175,7 @@ def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, st
                     **common,
                     task=task.lmms,
                     limit=task.limit,
-                    files=resolve_asset(job.stage_folder("assets"), task.items),
-                    unpacked=job.folder("assets") / ".cache" / task.items,
+                    **lmms_places(job, task.items),
                     folder=partials / f"{condition}-{split}",
                 )
                 which = partials / f"{condition}-{split}" / "evaluator.json"

@@ -24,6 +24,7 @@ from r1mm.data.archive import unpack_images
 from r1mm.data.checkpoint import check_checkpoint
 from r1mm.data.clip_sets import wanted_clips
 from r1mm.data.download import download
+from r1mm.data.listed import read_rows
 from r1mm.data.load import check_images, check_rows, check_solution, load_task, load_train, prompt_rows
 from r1mm.data.local import Found, local_archive, local_dataset, local_file, local_model, local_repository
 from r1mm.data.pointers import (
@@ -69,7 +70,8 @@ def _choice(folder: Path, asset: _Hosted) -> Callable[[list[str]], list[str]]:
     if isinstance(asset, VideosAsset):
         wanted = wanted_clips(folder, asset.items)
         return lambda names: sorted(set(match_clips(wanted, names, what).values()))
-    return lambda names: matching_files(names, [asset.file] if isinstance(asset, ClipsAsset) else asset.files, what)
+    patterns = [*([asset.file] if asset.file else []), *(asset.files if isinstance(asset, RepositoryAsset) else [])]
+    return lambda names: matching_files(names, patterns, what)
 
 
 def _from_hub(folder: Path, asset: _Hosted, access: Access, pins: Pins) -> Found:
@@ -161,22 +163,29 @@ def _check_questions(path: Path) -> int:
     return len(questions)
 
 
+def _check_listed(asset: DatasetAsset | ClipsAsset | RepositoryAsset, found: Found) -> int | None:
+    """How many rows were found, each looked at; None where nothing lists them.  BadInput names a bad one."""
+    if isinstance(asset, ClipsAsset):
+        return _check_questions(found.files[asset.file])
+    if isinstance(asset, DatasetAsset):
+        return check_rows(list(found.files.values()), f"dataset {asset.repo}")
+    return len(read_rows(found.files[asset.file])) if asset.file else None
+
+
 def _check(name: str, asset: Asset, found: Found, recipe: Recipe, local: bool) -> str | None:
     """Look into what was found; why it is not known to be the pinned asset, or None.  BadInput where it is unusable."""
     if isinstance(asset, ModelAsset):
         check_checkpoint(found.root)
-    elif isinstance(asset, DatasetAsset | ClipsAsset):
-        paths = list(found.files.values())
-        is_clips = isinstance(asset, ClipsAsset)
-        rows = _check_questions(paths[0]) if is_clips else check_rows(paths, f"dataset {asset.repo}")
+    elif isinstance(asset, DatasetAsset | ClipsAsset | RepositoryAsset):
+        rows = _check_listed(asset, found)
         if asset.rows not in (None, rows):
             if not local:
+                part = f"split {asset.split}" if isinstance(asset, DatasetAsset) else f"file {asset.file}"
                 raise BadInput(
-                    f"asset {name}: {asset.repo} has {rows} rows"
-                    f"{'' if isinstance(asset, ClipsAsset) else f' in split {asset.split!r}'}, the recipe says "
-                    f"{asset.rows}; correct the {'file' if is_clips else 'split'} or the number in the recipe"
+                    f"asset {name}: {asset.repo} has {rows} rows in {part}, the recipe says {asset.rows}; correct the "
+                    f"{part.split()[0]} or the number in the recipe"
                 )
-            return f"it has {rows} rows, {asset.repo}@{asset.revision[:7]} has {asset.rows}"
+            return f"it has {rows} rows, {origin_of(asset)} has {asset.rows}"
     elif isinstance(asset, ArchiveAsset):
         check_images(found.files, f"asset {name}")
     return found.why_not

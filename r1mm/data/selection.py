@@ -65,12 +65,18 @@ def split_shards(names: Iterable[str], split: str, what: str) -> list[str]:
 
 
 def matching_files(names: Iterable[str], patterns: Iterable[str], what: str) -> list[str]:
-    """The files that any of `patterns` (`*.json`, `videos.tar.part.*`) fits.  BadInput names one that fits none."""
+    """The files that any of `patterns` (`*.json`) fits, of alternatives (`videos/*|videos.tar.part.*`) the first.
+
+    BadInput names a pattern that fits none.
+    """
     names, wanted = list(names), set()
     for pattern in patterns:
-        fitting = fnmatch.filter(names, pattern)
+        choices = pattern.split("|")
+        fitting = next((found for choice in choices if (found := fnmatch.filter(names, choice))), [])
         if not fitting:
-            raise BadInput(f"{what} has no file {pattern} (it has {', '.join(sorted(names)[:8]) or 'none'})")
+            raise BadInput(
+                f"{what} has no file {' or '.join(choices)} (it has {', '.join(sorted(names)[:8]) or 'none'})"
+            )
         wanted.update(fitting)
     return sorted(wanted)
 

@@ -33,7 +33,7 @@ from typing import Any
 import yaml
 
 from r1mm.errors import BadInput, StageFailed
-from r1mm.evaluate.lmms_files import clips_folder, items_file
+from r1mm.evaluate.lmms_files import clips_folder
 from r1mm.evaluate.lmms_items import clip_names, read_items
 from r1mm.evaluate.lmms_samples import check_total, read_samples
 from r1mm.evaluate.lmms_tasks import LmmsSettings, stock_task, task_file
@@ -341,6 +341,7 @@ def evaluate_lmms(
 def ask_by_lmms(
     *,
     task: str,
+    items: Path,
     files: Path,
     unpacked: Path,
     model_folder: Path,
@@ -351,15 +352,13 @@ def ask_by_lmms(
     device: str,
     limit: int | None = None,
 ) -> list[Output]:
-    """`evaluate_lmms` as a recipe has it: `files` are the fetched dataset, whose clips are unpacked to `unpacked`;
-    `settings` are the recipe's `evaluation` values.
+    """`evaluate_lmms` as a recipe has it: `files` are the fetched dataset, of which `items` is one, and whose clips are
+    unpacked to `unpacked`; `settings` are the recipe's `evaluation` values.
 
     Raises BadInput where there is no evaluator, or files are missing, and what `evaluate_lmms` raises.
     """
-    evaluator = find_evaluator()
-    items = items_file(files)
     return evaluate_lmms(
-        evaluator=evaluator,
+        evaluator=find_evaluator(),
         task=task,
         model_folder=model_folder,
         items=items,

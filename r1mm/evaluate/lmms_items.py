@@ -4,41 +4,20 @@ Of either form: the parquet files of the hub's dataset, with option0 to option4 
 `lvb_val.json`, with a list of candidates.
 """
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from r1mm.data.listed import read_rows
 from r1mm.errors import BadInput
-from r1mm.rundir import read_jsonl
 
 OPTIONS = 5
 _NONE = "N/A"
 _TEXTS = ("id", "question", "video_path", "question_category")
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".jsonl":
-        return read_jsonl(path)
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        try:
-            found: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-            raise BadInput(f"{path} is not readable parquet: {error}") from error
-        return found
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise BadInput(f"{path} holds no list of items; give LongVideoBench's lvb_val.json, its parquet, or JSON lines")
-    return content
-
-
 def clip_names(path: Path) -> list[str]:
     """The clips that the items of a file name, each once.  BadInput for a file that holds none."""
-    names = dict.fromkeys(str(row["video_path"]) for row in _read(path) if row.get("video_path"))
+    names = dict.fromkeys(str(row["video_path"]) for row in read_rows(path) if row.get("video_path"))
     if not names:
         raise BadInput(f"{path} names no clip in video_path; give LongVideoBench's items")
     return list(names)
@@ -86,7 +65,7 @@ def read_items(path: Path, clips: Path) -> list[dict[str, Any]]:
     `path`: LongVideoBench's lvb_val.json, its parquet, or JSON lines of either schema; `clips`: the clips' folder.
     Raises BadInput, with the item's place, for what is missing: a field, an option, a clip.
     """
-    rows = _read(path)
+    rows = read_rows(path)
     if not rows:
         raise BadInput(f"{path} holds no items")
     found = [_item(row, clips, f"{path}:{number}") for number, row in enumerate(rows, 1)]

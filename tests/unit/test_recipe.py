@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,21 @@ def test_what_cannot_be_done_with_clips_or_rewards_is_refused(
 ) -> None:
     with pytest.raises(BadInput, match=rf"recipe\.yaml:\d+: {words}"):
         load_recipe(of_clips(tmp_path, section))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"file": None}, r"assets\.longvideobench\.repository: .*rows is 1337, and no `file` is named"),
+        ({"file": None, "rows": None}, r"tasks\.longvideobench-1337: items must be an asset .* with the `file` that"),
+    ],
+)
+def test_a_task_of_lmms_eval_needs_its_items(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    for name in ("r1v-clevr-2b", "video-7b"):
+        shutil.copytree(RECIPES / name, tmp_path / name)
+    path = tmp_path / "video-7b" / "recipe.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["assets"]["longvideobench"] |= changes
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(BadInput, match=words):
+        load_recipe(path)

@@ -15,7 +15,7 @@ from r1mm.data.questions import Annotation, match_clips, question_of, read_quest
 from r1mm.errors import BadInput
 from r1mm.recipe import Recipe, Task
 from r1mm.recipe_files import RECIPES, load_recipe
-from r1mm.rundir import read_jsonl
+from r1mm.rundir import read_jsonl, write_text
 from r1mm.sourced import Setting
 from tests.loopback import Answer, Asked, serving
 from tests.small_assets import access_to
@@ -158,7 +158,7 @@ def local_set(tmp_path: Path) -> Path:
     lines(local / "datasets" / QUESTIONS / "origin.jsonl", [*questions, {**questions[0], "duration": 3.5}])
     write_clips(local / "datasets" / VIDEOS)
     (local / "datasets" / VIDEOS / "videos" / "unused.mp4").write_bytes(b"nobody asks about it")
-    lines(local / "datasets" / BENCH / "val.json", [{}])
+    write_text(local / "datasets" / BENCH / "val.json", "[{}, {}]")
     return local
 
 
@@ -282,10 +282,18 @@ def test_what_does_not_fit_is_named_when_it_is_fetched(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
         return {one.name: one for one in fetch_assets(recipe, tmp_path / "a", lambda _: None, access)}
 
-    assert fetch(recipe_of_clips(rows=4))["train"].why_not == f"it has 3 rows, {QUESTIONS}@bbbbbbb has 4"
-    other = recipe_of_clips().assets["bench"].model_copy(update={"files": ["*.tar"]})
-    with pytest.raises(BadInput, match=r"dataset owner/bench has no file \*\.tar \(it has val\.json\)"):
+    assert fetch(recipe_of_clips(rows=4))["train"].why_not == f"it has 3 rows, {QUESTIONS}@bbbbbbb:origin.jsonl has 4"
+    listed = RepositoryAsset.model_validate(
+        {**recipe_of_clips().assets["bench"].model_dump(), "file": "val.json", "rows": 3}
+    )
+    assert fetch(recipe_of_clips(bench=listed))["bench"].why_not == f"it has 2 rows, {BENCH} has 3"
+    assert not fetch(recipe_of_clips(bench=listed))["bench"].unpinned
+    other = recipe_of_clips().assets["bench"].model_copy(update={"files": ["videos/*|*.tar"]})
+    with pytest.raises(BadInput, match=r"dataset owner/bench has no file videos/\* or \*\.tar \(it has val\.json\)"):
         fetch(recipe_of_clips(bench=other))
+    for name in ("a.tar", "videos/a.mp4"):  # packed as the hub has them, then unpacked too, which goes before
+        write_text(local / "datasets" / BENCH / name, "x")
+        assert set(fetch(recipe_of_clips(bench=other))["bench"].files) == {name}
     (local / "datasets" / VIDEOS / "videos" / "falls.mp4").unlink()
     with pytest.raises(BadInput, match=r"lacks 1 of the 2 clips that the questions name: /data/somebody/clips/vid"):
         fetch(recipe_of_clips())

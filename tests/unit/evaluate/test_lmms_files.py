@@ -4,11 +4,12 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from r1mm.errors import BadInput
-from r1mm.evaluate.lmms_files import clips_folder, items_file
+from r1mm.errors import BadInput, StageFailed
+from r1mm.evaluate.lmms_files import clips_folder
 from r1mm.evaluate.lmms_items import clip_names
 
 CLIPS = {f"clip-{i}.mp4": bytes([i]) * (3000 + 700 * i) for i in range(5)}
@@ -34,7 +35,7 @@ def hub_files(folder: Path, part: int = 5000) -> Path:
 
 def test_only_the_clips_that_are_asked_about_are_unpacked_and_only_once(tmp_path: Path) -> None:
     folder, into = hub_files(tmp_path / "hub"), tmp_path / "clips"
-    names = clip_names(items_file(folder))
+    names = clip_names(folder / "lvb_val.json")
     assert names == [*CLIPS][:3]
     assert clips_folder(folder, names, into) == into
     assert {path.name: path.read_bytes() for path in into.glob("*.mp4")} == {name: CLIPS[name] for name in names}
@@ -48,6 +49,16 @@ def test_only_the_clips_that_are_asked_about_are_unpacked_and_only_once(tmp_path
     (into / names[2]).unlink()
     clips_folder(folder, names, into)  # done is done: what was removed since is `read_items` to say
     assert not (into / names[2]).exists()
+
+
+def test_clips_that_do_not_fit_on_the_disk_are_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=(64 << 20) + 6699))
+    folder, into = hub_files(tmp_path / "hub"), tmp_path / "clips"
+    with pytest.raises(StageFailed, match=r"clips of videos\.tar\.part\.aa \.\.\.: the disk of .*clips is full"):
+        clips_folder(folder, [*CLIPS][:2], into)  # 3000 and 3700 bytes
+    assert [path.name for path in into.iterdir()] == []
+    (into / "clip-0.mp4").write_bytes(CLIPS["clip-0.mp4"])
+    assert clips_folder(folder, [*CLIPS][:2], into) == into
 
 
 def test_clips_that_lie_in_a_folder_are_taken_from_there(tmp_path: Path) -> None:
@@ -70,8 +81,6 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"holds neither a folder videos nor videos\.tar\.part"):
         clips_folder(tmp_path / "empty", ["a.mp4"], tmp_path / "clips")
-    with pytest.raises(BadInput, match=r"holds none of lvb_val\.json"):
-        items_file(tmp_path / "empty")
     (tmp_path / "empty" / "lvb_val.json").write_text('[{"video": "a.mp4"}]')
     with pytest.raises(BadInput, match=r"names no clip in video_path"):
-        clip_names(items_file(tmp_path / "empty"))
+        clip_names(tmp_path / "empty" / "lvb_val.json")
