@@ -123,16 +123,24 @@ def lmms_places(job: Job, name: str) -> dict[str, Any]:
     return {"files": files, "items": files / asset.file, "unpacked": unpacked}
 
 
-def check_plan(job: Job) -> None:
-    """BadInput, before anything is fetched, where a full recipe cannot fit the job's GPUs."""
+def base_config(job: Job) -> dict[str, Any] | None:
+    """The configuration of a full recipe's base model before it is fetched; None where a folder of assets lacks it."""
     model = job.recipe.assets.get(BASE_MODEL)
     if model is None or model.kind != "model":
-        return
+        return None
     local = os.environ.get(LOCAL_VARIABLE)
-    folder = Path(local or "", "models", model.repo)
-    if local and not (folder / "config.json").is_file():
-        return  # the assets stage says what is missing
-    plan = make_plan(job.recipe, config_of_folder(folder) if local else config_of_repo(model.repo), job.gpus)
+    if not local:
+        return config_of_repo(model.repo)
+    folder = Path(local, "models", model.repo)
+    return config_of_folder(folder) if (folder / "config.json").is_file() else None
+
+
+def check_plan(job: Job) -> None:
+    """BadInput, before anything is fetched, where a full recipe cannot fit the job's GPUs."""
+    config = base_config(job)
+    if config is None:
+        return  # a miniature; or the assets stage says what is missing
+    plan = make_plan(job.recipe, config, job.gpus)
     if plan.layout.nodes > 1:
         raise BadInput(
             f"{job.gpus} is {plan.layout.nodes} machines, which can be planned for and not run on yet; give the GPUs "

@@ -17,13 +17,13 @@ from typing import Any
 from r1mm.data.access import LOCAL_VARIABLE
 from r1mm.errors import BadInput, StageFailed
 from r1mm.gpus import require_promised
-from r1mm.inputs import check_plan, fetched
+from r1mm.inputs import base_config, check_plan, fetched
 from r1mm.job import HOME_OF, HOMES, Home, Job, job_of, read_manifest
 from r1mm.launch.place import Place, Say, StageCall
 from r1mm.manifest import surroundings
 from r1mm.plan import parse_gpus
-from r1mm.plan.shapes import config_of_repo, read_shape
-from r1mm.recipe import BASE_MODEL, digest
+from r1mm.plan.shapes import read_shape
+from r1mm.recipe import digest
 from r1mm.recipe_files import RECIPES
 from r1mm.rundir import (
     explained,
@@ -181,21 +181,25 @@ def _start_anew(job: Job, say: Say) -> None:
         _move_aside(job.folder("run"), say)
 
 
-def _needed_bytes(job: Job) -> int:
-    """What a run may write to its folder; a full recipe's models and data lie elsewhere, in the hub's cache."""
-    model = job.recipe.assets.get(BASE_MODEL)
-    if model is None or model.kind != "model" or os.environ.get(LOCAL_VARIABLE):
-        return MINIATURE_BYTES  # stand-ins for assets are small
-    parameters: int = read_shape(config_of_repo(model.repo)).parameters
+def needed_bytes(job: Job) -> int:
+    """What a run may write to its folder.
+
+    A full recipe's models, data and clips lie elsewhere, among the downloads, whose disk is looked at before each.
+    """
+    config = base_config(job)
+    if config is None:
+        return MINIATURE_BYTES
     kept: int = job.recipe.train["save_total_limit"].value + 1  # one more while the next is written
-    return _DATA_BYTES + kept * _CHECKPOINT_BYTES * parameters
+    checkpoints = kept * _CHECKPOINT_BYTES * read_shape(config).parameters
+    # A folder of assets may hold small stand-ins.
+    return checkpoints + (MINIATURE_BYTES if os.environ.get(LOCAL_VARIABLE) else _DATA_BYTES)
 
 
 def _check_space(job: Job) -> None:
     make_folder(job.runs)
     if not os.access(job.runs, os.W_OK | os.X_OK):
         raise BadInput(f"no permission to write {job.runs}; choose another place with --runs, or RUNS= for make")
-    free, needed = shutil.disk_usage(job.runs).free, _needed_bytes(job)
+    free, needed = shutil.disk_usage(job.runs).free, needed_bytes(job)
     if free < needed:
         raise BadInput(
             f"the disk of {job.runs} is full: {free / 1e9:.2f} GB free, a run needs {needed / 1e9:.1f} GB; "

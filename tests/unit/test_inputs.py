@@ -1,4 +1,4 @@
-"""A full recipe's training clips from a folder of assets, one of which does not decode."""
+"""What a full recipe's stages take: clips of which one does not decode, and a folder of assets."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from r1mm.asset_kinds import ClipsAsset, VideosAsset
+from r1mm.data.access import LOCAL_VARIABLE
 from r1mm.data.assets import fetch_assets
 from r1mm.data.clips import Clip, write_mp4
 from r1mm.errors import BadInput
 from r1mm.expected import Expected
 from r1mm.inputs import SKIPPED_FILE, look_through_clips, training_set
-from r1mm.job import Job
+from r1mm.job import Job, make_job
+from r1mm.pipeline import needed_bytes
+from r1mm.plan.shapes import config_of_repo
 from r1mm.recipe import Recipe, Resolved
 from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.sourced import Setting
@@ -94,3 +97,16 @@ def test_a_recipe_that_stops_does_so_before_it_trains_and_says_what_else_could_b
         look_through_clips(job)
     assert not (job.stage_folder("assets") / SKIPPED_FILE).exists()
     assert len(training_set(job)) == 4  # none is left out unasked
+
+
+def test_checkpoints_of_a_large_model_need_their_room_also_from_a_folder_of_assets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("video-7b", None, 1, None, tmp_path)
+    fetched = needed_bytes(job)
+    monkeypatch.setenv(LOCAL_VARIABLE, str(tmp_path))
+    assert needed_bytes(job) == 1e9  # nothing there: the assets stage says so
+    folder = tmp_path / "models" / "Qwen" / "Qwen2-VL-7B-Instruct"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config_of_repo("Qwen/Qwen2-VL-7B-Instruct")))
+    assert fetched > needed_bytes(job) > 2 * 16 * 8.29e9  # weights, masters and moments of 8.29 billion, two at a time
