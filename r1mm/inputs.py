@@ -9,6 +9,7 @@ from typing import Any
 from r1mm.data.access import LOCAL_VARIABLE
 from r1mm.errors import BadInput
 from r1mm.job import Home, Job
+from r1mm.libraries import threads_here
 from r1mm.plan import Plan, make_plan
 from r1mm.plan.shapes import config_of_folder, config_of_repo
 from r1mm.recipe import BASE_MODEL, TRAIN_SET, Condition, digest
@@ -151,6 +152,12 @@ def check_plan(job: Job) -> None:
 def plan_of(job: Job) -> Plan:
     """How a full recipe is laid out on the job's GPUs.  BadInput where it cannot fit."""
     return make_plan(job.recipe, config_of_folder(base_model(job)), job.gpus)
+
+
+def threads_of(job: Job, stage: str) -> int:
+    """The threads of arithmetic that a stage takes here, in each of its processes."""
+    spread = stage == "grpo" and not job.recipe.miniature
+    return threads_here(job.recipe, plan_of(job).layout.processes if spread else 1)
 
 
 def generations(job: Job) -> dict[str, dict[Condition, Path]]:

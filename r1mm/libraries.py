@@ -6,8 +6,8 @@ from r1mm.manifest import cores
 from r1mm.recipe import Recipe
 
 
-def threads_here(recipe: Recipe) -> int:
-    """The threads of arithmetic of this process: the recipe's.
+def threads_here(recipe: Recipe, processes: int | None = None) -> int:
+    """The threads of arithmetic of this process, one of so many on this machine (torch says how many): the recipe's.
 
     A miniature's decide the last bit of its sums and stay as they are.  No number of a full recipe depends on its own,
     and more threads than this process's share of the cores wait for one another by spinning (measured: four on two
@@ -15,7 +15,8 @@ def threads_here(recipe: Recipe) -> int:
     """
     if recipe.miniature:
         return recipe.threads.value
-    return min(recipe.threads.value, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    beside = processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(recipe.threads.value, max(1, cores() // beside))
 
 
 def prepare_libraries(recipe: Recipe, *, cpu: bool) -> None:

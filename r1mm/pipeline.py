@@ -135,7 +135,7 @@ def _update_manifest(job: Job, home: Home, around: dict[str, Any]) -> None:
     path = root / "manifest.json"
     manifest: dict[str, Any] = read_manifest(root) if path.is_file() else {"created": _now()}
     manifest |= job.identity(home) | {"recipe_folder": _recipe_reference(job)} | around
-    manifest |= {"threads": job.recipe.threads.value, "gpus_planned": job.gpus, "stages": {}, "assets": {}}
+    manifest |= {"gpus_planned": job.gpus, "stages": {}, "assets": {}}
     for stage in job.recipe.stages:
         record = read_record(job.folder(HOME_OF[stage]), stage)
         if record is None:
@@ -144,6 +144,7 @@ def _update_manifest(job: Job, home: Home, around: dict[str, Any]) -> None:
             "seconds": record.seconds,
             "started": record.started,
             "image": record.image,
+            "threads": record.threads,
             "code": record.code,
             "inputs": digest(record.inputs),
             "content": record.content(),
@@ -241,7 +242,7 @@ def _run_one_stage(job: Job, stage: str) -> None:
             outputs = entry.body(job)
     except MemoryError as error:
         raise StageFailed(f"stage {stage} ran out of memory; a miniature needs 4 GB") from error
-    write_record(root, new_record(stage, code, inputs, outputs, started, time.monotonic() - began))
+    write_record(root, new_record(job, stage, code, inputs, outputs, started, time.monotonic() - began))
     _drop_checkpoints(job, stage)
 
 

@@ -32,7 +32,8 @@ class FileStamp(BaseModel):
 class StageRecord(BaseModel):
     """Proof that a stage is done: `inputs` by name, `outputs` by path relative to the run directory.
 
-    `image` is the id of the container image it ran in, None outside of containers.
+    `image` is the id of the container image it ran in, None outside of containers; `threads` how many each of its
+    processes took for arithmetic, None where its numbers depend on none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,11 +44,13 @@ class StageRecord(BaseModel):
     started: str
     seconds: float
     image: str | None = None
+    threads: int | None = None
     checksum: str = ""
 
     def own_checksum(self) -> str:
         """sha256 over everything but the checksum itself."""
-        body = self.model_dump(mode="json", exclude={"checksum"} | ({"image"} if self.image is None else set()))
+        absent = {name for name in ("image", "threads") if getattr(self, name) is None}  # older records lack them
+        body = self.model_dump(mode="json", exclude={"checksum", *absent})
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
     def content(self) -> str:

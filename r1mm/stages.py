@@ -18,6 +18,7 @@ from r1mm.inputs import (
     recorded_outputs,
     task_set,
     task_sets,
+    threads_of,
     training_set,
     why_not_comparable,
 )
@@ -375,10 +376,11 @@ def started_path(job: Job, stage: str) -> Path:
 
 
 def new_record(
-    stage: str, code: str, inputs: dict[str, str], outputs: dict[str, FileStamp], started: str, seconds: float
+    job: Job, stage: str, code: str, inputs: dict[str, str], outputs: dict[str, FileStamp], started: str, seconds: float
 ) -> StageRecord:
     """The record of a stage that has just ended; `code` is the version it began with."""
     return StageRecord(
+        threads=threads_of(job, stage) if "threads" in STAGE_TABLE[stage].sections else None,
         stage=stage,
         code=code,
         inputs=inputs,

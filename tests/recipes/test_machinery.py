@@ -44,6 +44,9 @@ def test_a_run_leaves_what_the_readme_says(finished: Path) -> None:
     assert set(manifest["stages"]) == {
         *("assets", "warm-start", "base-evaluation", "grpo", "evaluation", "verdict", "report"),
     }
+    threads = {name: stage["threads"] for name, stage in manifest["stages"].items()}
+    taken = ("warm-start", "base-evaluation", "grpo", "evaluation")
+    assert threads == {name: 2 if name in taken else None for name in threads}
     assert [json.loads(line)["step"] for line in (root / "metrics.jsonl").read_text().splitlines()] == list(range(1, 7))
     assert "<html" in (root / "report.html").read_text()
     assert not list(finished.rglob("*.bin")) + list(finished.rglob("*.pt")) + list(finished.rglob("checkpoint-*"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from r1mm.manifest import cores
 from tests.command import content, refused, reproduce
 from tests.local_assets import make_local_assets
 from tests.tiny import small_full_recipe
@@ -48,7 +49,9 @@ def test_the_schedule_is_the_first_part_of_the_long_one(finished: Path) -> None:
 def test_the_manifest_names_what_every_asset_was(finished: Path) -> None:
     manifest = json.loads((finished.parent / "assets" / "manifest.json").read_text())
     assert manifest["assets"]
-    assert json.loads((finished / "manifest.json").read_text())["plan"]["layout"]["device"] == "cpu"
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["plan"]["layout"]["device"] == "cpu"
+    assert manifest["stages"]["grpo"]["threads"] == min(4, cores())  # the recipe says 4
 
 
 def test_another_start_changes_nothing(recipe: Path, assets: Path, finished: Path) -> None:

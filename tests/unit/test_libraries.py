@@ -17,5 +17,6 @@ def test_a_full_recipe_takes_no_more_threads_than_its_share_of_the_cores(monkeyp
     assert libraries.threads_here(of("r1v-clevr-2b", 16)) == 6
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert libraries.threads_here(of("r1v-clevr-2b", 4)) == 1
+    assert libraries.threads_here(of("r1v-clevr-2b", 4), processes=2) == 3
     # The last bit of a miniature's sums depends on its threads, on any machine.
     assert libraries.threads_here(of("r1v-mini", 16)) == 16

@@ -276,7 +276,7 @@ def manifest(variant: str, seed: int) -> dict[str, Any]:
         "created": "2026-02-03T10:20:30+00:00", "git": {"commit": "0123456789abcdef" * 2 + "01234567", "dirty": False},
         "lock_sha256": "ab" * 32, "packages": {"torch": "2.13.0", "trl": "1.16.0", "transformers": "5.23.0"},
         "python": "3.11.2", "platform": "Linux-6.1-x86_64", "cpu": {"model": "Example CPU", "cores": 2},
-        "memory_gb": 8.0, "gpus": [], "image": None, "threads": 2,
+        "memory_gb": 8.0, "gpus": [], "image": None,
         "assets": {f"{name}.parquet": {"sha256": "cd" * 32, "bytes": 1234567} for name in ("train", *SPLITS)},
         "stages": {
             name: {"seconds": seconds, "started": "2026-02-03T10:20:31+00:00", "code": "ef" * 32, "inputs": "01" * 32}
