@@ -80,7 +80,7 @@ def local_model(local: Path, name: str, asset: ModelAsset) -> Found:
     if differing:
         why = f"{differing[0]} is not the one of {asset.repo}@{asset.revision[:7]} (another sha256, or missing)"
     elif not asset.sha256:
-        why = f"no sha256 of {asset.repo}@{asset.revision[:7]} is known"
+        why = f"no sha256 of {asset.repo}@{asset.revision[:7]} is known (weights from the hub are checked by its own)"
     else:
         why = None
     return Found(folder, files, stamps, {}, why)
