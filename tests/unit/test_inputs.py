@@ -1,19 +1,20 @@
 """What a full recipe's stages take: clips of which one does not decode, and a folder of assets."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from r1mm.asset_kinds import ClipsAsset, VideosAsset
-from r1mm.data.access import LOCAL_VARIABLE
+from r1mm.asset_kinds import ClipsAsset, RepositoryAsset, VideosAsset
+from r1mm.data.access import CACHE_VARIABLE, LOCAL_VARIABLE
 from r1mm.data.assets import fetch_assets
 from r1mm.data.clips import Clip, write_mp4
 from r1mm.errors import BadInput
 from r1mm.expected import Expected
-from r1mm.inputs import SKIPPED_FILE, look_through_clips, training_set
+from r1mm.inputs import SKIPPED_FILE, lmms_places, look_through_clips, training_set
 from r1mm.job import Job, make_job
 from r1mm.pipeline import needed_bytes
 from r1mm.plan.shapes import config_of_repo
@@ -110,3 +111,29 @@ def test_checkpoints_of_a_large_model_need_their_room_also_from_a_folder_of_asse
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config_of_repo("Qwen/Qwen2-VL-7B-Instruct")))
     assert fetched > needed_bytes(job) > 2 * 16 * 8.29e9  # weights, masters and moments of 8.29 billion, two at a time
+
+
+def test_clips_of_lmms_evals_tasks_are_unpacked_beside_the_downloads_by_what_is_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    files = tmp_path / "assets" / "datasets" / "o" / "bench"
+    files.mkdir(parents=True)
+    (files / "val.json").write_text("[{}, {}]")
+    bench = {"kind": "repository", "repo": "o/bench", "file": "val.json", "files": ["videos/*|videos.tar.*"], "rows": 2}
+    asset = RepositoryAsset.model_validate({**bench, "licence": "MIT", "source": HERE})
+    places = []
+    for part in (b"one", b"two", b"one"):
+        (files / "videos.tar.part.aa").write_bytes(part)
+        job = job_with(tmp_path / f"{len(places)}", "stop")
+        job = replace(
+            job, resolved=Resolved.model_construct(recipe=job.recipe.model_copy(update={"assets": {"bench": asset}}))
+        )
+        fetch_assets(
+            job.recipe, job.stage_folder("assets"), lambda _: None, access_to(tmp_path, local=tmp_path / "assets")
+        )
+        places.append(lmms_places(job, "bench"))
+    assert {(place["files"], place["items"]) for place in places} == {(files, files / "val.json")}
+    first, other, again = (place["unpacked"] for place in places)
+    assert first == again != other
+    assert first.parent == other.parent == tmp_path / "cache" / "clips"
