@@ -1,6 +1,7 @@
 # r1mm.  The two commands: `make reproduce-r1v` and `make test`.  Each sets up all it needs in .venv and asks nothing.
 #
 #   make reproduce-r1v [VARIANT=images-fixed|as-published|as-fixed|format-fixed|all] [SEED=1] [BASE_SEED=1] [RUNS=runs] [FRESH=1]
+#   make reproduce-video [VARIANT=as-fixed|as-published-22feb|...]  and either takes
 #                      [LAUNCH=auto|local|compose] [IMAGE=name or id of an image that the engine holds]
 #                      [GPUS=8xA100-80G|1xH100-80G|...] [ASSETS=folder that serves every asset] [PAST_GATE=1] [SEED=1,2,3]
 #
@@ -32,7 +33,7 @@ JOB = --launch $(LAUNCH) $(if $(IMAGE),--image $(IMAGE)) --seed $(SEED) --runs $
 # Only what is set: an empty variable is not an absent one.
 $(foreach name,BASE_IMAGE CA_BUNDLE WHEELS R1MM_MEMORY R1MM_SHM HF_TOKEN_FILE DASHBOARD_PORT,$(if $($(name)),$(eval export $(name))))
 
-.PHONY: help setup reproduce-r1v images image-cpu image-gpu image-evaluator dashboard doctor test test-unit test-recipes test-containers \
+.PHONY: help setup reproduce-r1v reproduce-video images image-cpu image-gpu image-evaluator dashboard doctor test test-unit test-recipes test-containers \
 	test-evaluator test-all lint locks clean
 
 help: ## show this list
@@ -40,6 +41,9 @@ help: ## show this list
 
 reproduce-r1v: $(READY) ## run R1-V to its verdict and report (without a GPU: the miniature)
 	@$(R1MM) reproduce r1v $(JOB)
+
+reproduce-video: $(READY) ## run Open-R1-Video to its verdict and report (without a GPU: the miniature)
+	@$(R1MM) reproduce video $(JOB)
 
 test: lint test-unit test-recipes ## lint, unit tests, the R1-V miniature end to end
 

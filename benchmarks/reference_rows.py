@@ -46,7 +46,7 @@ def main() -> None:
     rows = []
     for variant in options.variants:
         for seed in options.seeds:
-            command = [
+            arguments = [
                 "reproduce",
                 options.recipe,
                 "--variant",
@@ -57,16 +57,13 @@ def main() -> None:
                 str(options.runs),
             ]
             status = subprocess.run(
-                [sys.executable, "-m", "r1mm", *command, "--json"], stdout=subprocess.DEVNULL
+                [sys.executable, "-m", "r1mm", *arguments, "--json"], stdout=subprocess.DEVNULL
             ).returncode
             if status in (1, 2, 130):
                 raise SystemExit(f"variant {variant}, seed {seed} ended with status {status}")
             job = make_job(options.recipe, variant, seed, None, options.runs)
-            rows.append(
-                row(
-                    job.folder("run"), f"our choice: measured by us, `make reproduce-r1v VARIANT={variant} SEED={seed}`"
-                )
-            )
+            command = f"make reproduce-{job.recipe.family} VARIANT={variant} SEED={seed}"
+            rows.append(row(job.folder("run"), f"our choice: measured by us, `{command}`"))
     print(yaml.safe_dump({"reference_rows": rows}, sort_keys=False, width=120))
 
 

@@ -18,7 +18,7 @@ from transformers import ProcessorMixin
 
 from r1mm.vision import position_deltas
 
-_AS_THEY_COME = {"do_sample_frames": False, "do_resize": False}
+_AS_THEY_COME = {"do_sample_frames": False, "do_resize": False, "cap_pixels_per_frame": False}
 
 
 def _named_as_images(made: Any) -> Any:

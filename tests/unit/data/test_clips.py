@@ -26,6 +26,7 @@ from r1mm.data.clips import (
     write_mp4,
 )
 from r1mm.errors import BadInput
+from r1mm.mini.motion import WORLDS, draw_film, sample_film
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 56, 56, 3), np.uint8)
 PUBLISHED = Sampling()
@@ -310,6 +311,17 @@ def test_mp4s_are_the_same_for_the_same_frames_and_true_to_them() -> None:
     clip = decode_clip({"bytes": encoded, "path": None}, "clip", SMALL)  # 4 s at 2 a second: all 8
     off = (clip.frames.permute(0, 2, 3, 1).float() - torch.from_numpy(frames).float()).abs()
     assert off.mean() < 2
+
+
+def test_mp4s_do_not_hang_on_where_memory_lies() -> None:
+    film = sample_film(WORLDS["clevr-like"], ["red", "blue"], ["left"], np.random.default_rng(0))
+    frames, elsewhere = draw_film(film), []
+    rng = np.random.default_rng(1)
+    written = set()
+    for _ in range(40):
+        elsewhere.append(rng.integers(0, 256, rng.integers(1, 9000)).astype(np.uint8))
+        written.add(write_mp4(frames, 2.0))
+    assert len(written) == 1
 
 
 @pytest.mark.parametrize("shape", [(8, 4, 56, 56), (8, 56, 56), (0, 56, 56, 3)])
