@@ -263,7 +263,7 @@ def of_clips(folder: Path, section: dict[str, Any]) -> Path:
     path = tiny_recipe(folder) / "recipe.yaml"
     recipe = yaml.safe_load(path.read_text())
     if "clips" in section:
-        film = {"world": "clevr-like", "items": 4, "kinds": ["color"], "solids": [2, 4], "seed": 1}
+        film = {"world": "clevr-like", "items": 4, "kinds": ["color"], "solids": [2, 4], "frames": 4, "seed": 1}
         recipe["scenes"] = {name: {**film, "source": "our choice: of a test"} for name in recipe["scenes"]}
     path.write_text(yaml.safe_dump({**recipe, **section}, sort_keys=False))
     return path
