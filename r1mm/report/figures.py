@@ -62,9 +62,12 @@ CONDITION_BARS = (
     ("base-direct", "base, direct\nprompt (control)", CONTROL),
     ("trained-think", "trained,\nthinking prompt", TRAINED),
 )
-CURVES = (
-    ("rewards/accuracy_reward/mean", "Accuracy reward", "share of completions", (-0.03, 1.03)),
-    ("rewards/format_reward/mean", "Format reward", "share of completions", (-0.03, 1.03)),
+Curve = tuple[str, str, str, tuple[float, float] | None]  # key, title, unit, limits
+_REWARDS: dict[str, Curve] = {
+    name: (f"rewards/{name}_reward/mean", f"{name.capitalize()} reward", "share of completions", (-0.03, 1.03))
+    for name in ("accuracy", "letter", "format")
+}
+_CURVES: tuple[Curve, ...] = (
     ("completions/mean_length", "Completion length", "tokens, mean", None),
     ("kl", "KL to the starting model", "nats per token", None),
 )
@@ -239,8 +242,15 @@ def _absent(axes: Axes) -> None:
     axes.set_yticks([])
 
 
+def _curves(metrics: Iterable[Row]) -> list[Curve]:
+    """The rewards that were counted (of R1-V's two, where none was recorded), mean completion length, KL."""
+    recorded = {key for row in metrics for key in row}
+    counted = [curve for curve in _REWARDS.values() if curve[0] in recorded]
+    return [*(counted or (_REWARDS["accuracy"], _REWARDS["format"])), *_CURVES]
+
+
 def training_curves(metrics: Sequence[Row]) -> str:
-    """Four panels over training steps: accuracy reward, format reward, mean completion length (tokens), KL.
+    """A panel each over training steps: the rewards counted, mean completion length (tokens), KL.
 
     Thin: every step.  Thick: the mean of the last `smoothing_window` steps.  Empty text when there are no metrics.
     """
@@ -260,13 +270,13 @@ def training_curves(metrics: Sequence[Row]) -> str:
         spoken = f"from {thick[0]:.3g} to {thick[-1]:.3g} over {len(values)} steps" if values else "not recorded"
         return draw_panel(f"curve{index}", f"{title} ({unit})", f"{title}, {unit}: {spoken}", 214, draw)
 
-    return "\n".join(panel(i, *curve) for i, curve in enumerate(CURVES)) if metrics else ""
+    return "\n".join(panel(i, *curve) for i, curve in enumerate(_curves(metrics))) if metrics else ""
 
 
 def comparison_curves(
     metrics_by_variant: Mapping[str, Sequence[Row]], factors: Mapping[str, tuple[str, str]] | None = None
 ) -> str:
-    """The four panels of `training_curves` with one smoothed line per variant on shared axes.
+    """The panels of `training_curves` with one smoothed line per variant on shared axes.
 
     Lines are drawn as `line_styles` says; the page gives the key.  Empty text when no variant has metrics.
     """
@@ -291,8 +301,8 @@ def comparison_curves(
         spoken = "; ".join(f"{name} ends at {values[-1]:.3g}" for name, (_, values) in lines.items()) or "not recorded"
         return draw_panel(f"compare{index}", f"{title} ({unit})", f"{title}, {unit}: {spoken}", 236, draw)
 
-    shown = any(metrics_by_variant.values())
-    return "\n".join(panel(i, *curve) for i, curve in enumerate(CURVES)) if shown else ""
+    rows = [row for metrics in metrics_by_variant.values() for row in metrics]
+    return "\n".join(panel(i, *curve) for i, curve in enumerate(_curves(rows))) if rows else ""
 
 
 def percent_right(measured: Row) -> float | None:

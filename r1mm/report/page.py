@@ -163,9 +163,15 @@ def by_item(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def choose_samples(inputs: ReportInputs, most: int = SAMPLES) -> list[Sample]:
-    """At most `most` items answered before and after training: kinds by `TURNS`, in a kind by sha256 of the name."""
+    """At most `most` items answered before and after training: kinds by `TURNS`, in a kind by sha256 of the name.
+
+    None of a control whose items are asked about without being shown.
+    """
+    tasks: Row = (inputs.resolved.get("recipe") or {}).get("tasks") or {}
     pools: dict[str, list[tuple[str, str, list[tuple[str, Row]]]]] = {kind: [] for kind in KINDS}
     for split, by_condition in inputs.outputs.items():
+        if tasks.get(split, {}).get("blind"):
+            continue
         rows = {condition: by_item(lines) for condition, lines in by_condition.items()}
         before, after = rows.get("base-think", {}), rows.get("trained-think", {})
         for item in before.keys() & after.keys():

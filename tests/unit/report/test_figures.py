@@ -91,6 +91,14 @@ def test_curves_of_no_metrics_are_empty_and_a_missing_metric_is_said() -> None:
     assert ["not recorded" in texts(panel) for panel in shown] == [True, True, True, False]
 
 
+def test_the_rewards_drawn_are_those_that_were_counted() -> None:
+    letter = [{"step": step, "rewards/letter_reward/mean": 0.5, "kl": 0.1} for step in (1, 2)]
+    for shown in (figures.training_curves(letter), figures.comparison_curves({"a": letter})):
+        first, *others = panels(shown)
+        assert "Letter reward (share of completions)" in texts(first)
+        assert len(others) == 2
+
+
 def test_smoothing_looks_back_only() -> None:
     assert figures.smoothed([0, 0, 3, 3], 2) == [0, 0, 1.5, 3]
     assert figures.smoothed([1, 2], 1) == [1, 2]

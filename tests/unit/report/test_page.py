@@ -132,7 +132,7 @@ def test_the_parts_of_the_report_stand_in_order(report: str) -> None:
 
 
 def test_a_miniature_says_what_it_is_no_evidence_for_and_a_full_run_does_not(run: ReportInputs, report: str) -> None:
-    assert "it is no evidence about the 2B model" in report
+    assert "it is no evidence about the full-size model" in report
     full = dataclasses.replace(run, metrics=[], verdict={**run.verdict, "size": "full", "reference_rows": []})
     assert "miniature:" not in build_report(full)
 
@@ -259,6 +259,12 @@ def test_a_kind_without_items_leaves_its_turns_to_the_others(run: ReportInputs) 
     assert len({sample.item for sample in samples}) == 8
 
 
+def test_no_sample_is_of_a_control_that_was_not_shown_its_item(run: ReportInputs) -> None:
+    recipe = {**run.resolved["recipe"], "tasks": {"ood": {"blind": True}}}
+    samples = page.choose_samples(dataclasses.replace(run, resolved={**run.resolved, "recipe": recipe}))
+    assert {sample.split for sample in samples} == {"id"}
+
+
 def test_a_heavy_image_is_drawn_smaller() -> None:
     noise = Image.frombytes("RGB", (800, 600), random.Random(0).randbytes(800 * 600 * 3))
     out = io.BytesIO()
@@ -280,7 +286,7 @@ def test_the_comparison_shows_each_variant_in_its_cell(runs: list[ReportInputs],
             assert shown_as.signed(run.verdict["comparisons"][split]["gain"]["points"]) in cell
     shown = words(Reader(comparison).text)
     assert "In these runs format_match switched the format; images_in_logprobs left it as it was." in shown
-    assert "say nothing about the 2B model" in shown
+    assert "say nothing about the full-size model" in shown
 
 
 def test_the_comparison_warns_when_the_base_models_differ(runs: list[ReportInputs]) -> None:
