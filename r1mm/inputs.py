@@ -100,11 +100,15 @@ def task_set(job: Job, split: str) -> Any:
 
 
 def task_sets(job: Job) -> dict[str, Any]:
-    """The evaluated items by split, with a column `item` of their names; of lmms-eval's tasks it alone has them."""
+    """The items by split that a page can show, with a column `item` of their names.
+
+    Not those of lmms-eval's tasks, which it alone has, nor of a control whose items the model is not shown.
+    """
     import datasets
 
     datasets.disable_progress_bars()  # a report takes seconds
-    return {split: task_set(job, split) for split, task in job.recipe.tasks.items() if not task.lmms}
+    shown = [split for split, task in job.recipe.tasks.items() if not (task.lmms or task.blind)]
+    return {split: task_set(job, split) for split in shown}
 
 
 def lmms_places(job: Job, name: str) -> dict[str, Any]:

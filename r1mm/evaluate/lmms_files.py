@@ -76,7 +76,7 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> Non
 
 def _unpack(parts: Sequence[Path], wanted: set[str], into: Path) -> None:
     """Write every wanted clip that is not there yet in its full size."""
-    whole = f"{parts[0]} and the {len(parts) - 1} parts after it"
+    whole = str(parts[0]) if len(parts) == 1 else f"{parts[0]} to {parts[-1].name}"
     try:
         with (
             io.BufferedReader(_Joined(parts), _CHUNK) as joined,
@@ -103,7 +103,7 @@ def _unpack(parts: Sequence[Path], wanted: set[str], into: Path) -> None:
                 _write(archive, found[name], paths[name])
                 bar.update()
     except (tarfile.TarError, EOFError) as error:
-        raise BadInput(f"{whole} are no whole archive ({error})") from error
+        raise BadInput(f"{whole}: no whole archive ({error}); fetch the parts again") from error
 
 
 def clips_folder(folder: Path, names: Sequence[str], into: Path) -> Path:
@@ -112,7 +112,7 @@ def clips_folder(folder: Path, names: Sequence[str], into: Path) -> Path:
     What is unpacked stays, and an unpacking that was cut short goes on.  Raises BadInput when clips are missing, or
     another process unpacks them; StageFailed, before any is written, when they do not fit on the disk.
     """
-    unpacked = next((path for path in sorted(folder.rglob("videos")) if path.is_dir()), None)
+    unpacked = next((path for path in sorted(folder.rglob("videos")) if path.is_dir() and any(path.iterdir())), None)
     if unpacked is not None:
         return unpacked
     parts = sorted(folder.rglob(_PARTS)) or sorted(folder.rglob("videos.tar"))

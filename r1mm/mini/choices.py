@@ -168,7 +168,7 @@ def direct_answer(film: Film, choice: Choice) -> str:
     chosen then add up to the answer, where a bare letter is a product of the two: told the colour in words, the tiny
     model was right in 99.8 % after 6,400 examples, and with bare letters still by chance after 12,800.
     What moves is said first because a word says more of a film than a letter does: every example then teaches to see,
-    whatever it asks (colours named after 16,000 examples: 92 %, against 41 % without).
+    whatever it asks (recipes/video-mini/README.md).
     """
     objects = film["scene"]["objects"]
     moving = {objects[mover["object"]]["color"]: mover["direction"] for mover in film["movers"]}
@@ -188,9 +188,8 @@ def thinking_answer(film: Film, choice: Choice) -> str:
     """The long way, over several lines as Qwen2-VL writes it, and led astray by what one picture shows.
 
     Asked for the colour it takes the nearest solid for the mover; asked how many move it counts all solids, of which it
-    knows three; asked for the direction it has no words for near and far, and says to which side the way leans.  Each
-    ends with the option that it thought of: what is wrong is the thought, not the answer after it.  So said without a
-    slip, 31, 50 and 31 in a hundred are right (`color`, `direction`, `count`; films of the world to train in).
+    knows three; asked for the direction it says to which side the way leans, and never near or far.  Each ends with the
+    option that it thought of: what is wrong is the thought, not the answer after it.
     """
     colors = nearest_first(film)
     if choice.kind == "color":

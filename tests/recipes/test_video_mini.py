@@ -9,7 +9,7 @@ from r1mm.judge.statistics import wilson
 from r1mm.recipe_files import RECIPES, load_expected, load_recipe
 from tests.command import reproduce
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.whole]
+pytestmark = pytest.mark.timeout(1800)
 FOLDER = RECIPES / "video-mini"
 
 
@@ -21,14 +21,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs / "video-mini" / "as-fixed-seed1"
 
 
+@pytest.mark.whole
 def test_the_default_variant_reproduces_our_reference_rows(run: Path) -> None:
     verdict = json.loads((run / "verdict.json").read_text())
     outcomes = {claim["id"]: claim["outcome"] for claim in verdict["claims"]}
-    # Nearest to its threshold; another machine's run may be too close to tell, not refute it.
-    assert outcomes.pop("as-fixed-gain-id") in ("reproduced", "inconclusive")
     assert set(outcomes.values()) == {"reproduced"}, outcomes
 
 
+@pytest.mark.whole
 def test_the_page_shows_the_films(run: Path) -> None:
     assert (run / "report.html").read_text().count("data:image/") > 10
 
