@@ -64,8 +64,11 @@ def test_clips_that_do_not_fit_on_the_disk_are_not_begun(tmp_path: Path, monkeyp
 def test_clips_that_lie_in_a_folder_are_taken_from_there(tmp_path: Path) -> None:
     folder = hub_files(tmp_path / "hub")
     (folder / "videos").mkdir()
+    (folder / "videos" / "clip-0.mp4").write_bytes(CLIPS["clip-0.mp4"])
     assert clips_folder(folder, ["clip-0.mp4"], tmp_path / "clips") == folder / "videos"
     assert not (tmp_path / "clips").exists()
+    (folder / "videos" / "clip-0.mp4").unlink()  # an empty folder is not what the archive holds
+    assert clips_folder(folder, ["clip-0.mp4"], tmp_path / "clips") == tmp_path / "clips"
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -74,7 +77,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         clips_folder(folder, ["clip-0.mp4", "clip-9.mp4", "lost.mp4"], tmp_path / "clips")
     sorted(folder.glob("videos.tar.part.*"))[-1].unlink()
     sorted(folder.glob("videos.tar.part.*"))[-1].unlink()
-    with pytest.raises(BadInput, match=r"(are no whole archive|are not in)"):
+    with pytest.raises(BadInput, match=r"(no whole archive|are not in)"):
         clips_folder(folder, [*CLIPS], tmp_path / "clips")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"holds neither a folder videos nor videos\.tar\.part"):
