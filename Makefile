@@ -47,7 +47,7 @@ reproduce-video: $(READY) ## run Open-R1-Video to its verdict and report (withou
 
 test: lint test-unit test-recipes ## lint, unit tests, the R1-V miniature end to end
 
-test-all: lint test-unit test-containers ## all tests: adds containers and the miniature's other code era
+test-all: lint test-unit test-containers ## all tests: adds containers, the other code era and the video miniature
 	$(VENV)/bin/pytest tests/recipes
 
 lint: $(READY) ## ruff, mypy (strict), hadolint, compose-lint
