@@ -8,11 +8,10 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from r1mm.verbs import assets, fidelity, ledger, machine, plan, questions, recipes, runs
-from r1mm.verbs.common import EXIT_STATUSES
+from r1mm.verbs import assets, distill, fidelity, ledger, machine, plan, questions, recipes, runs
+from r1mm.verbs.common import EXIT_STATUSES, STYLE, adding_to
 
 OVERVIEW = f"""r1mm re-runs a published R1-style result on a vision-language model and says with statistics
 whether it reproduces.
@@ -33,22 +32,12 @@ whether it reproduces.
 
 
 def _parser() -> argparse.ArgumentParser:
-    style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(prog="r1mm", description=OVERVIEW, **style)
+    parser = argparse.ArgumentParser(prog="r1mm", description=OVERVIEW, **STYLE)
+    parser.set_defaults(json=False, when_stopped="the same command goes on from here")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def verb(
-        name: str, run: Callable[[argparse.Namespace], int], short: str, long: str = ""
-    ) -> argparse.ArgumentParser:
-        made = verbs.add_parser(
-            name, help=short, description=f"{short[0].upper()}{short[1:]}.\n\n{long}".strip(), **style
-        )
-        made.set_defaults(run=run)
-        made.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-        return made
-
-    for module in (runs, recipes, ledger, plan, assets, questions, fidelity, machine):
-        module.add(verb)
+    for module in (runs, recipes, ledger, plan, assets, questions, distill, fidelity, machine):
+        module.add(adding_to(verbs))
     return parser
 
 
@@ -69,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, Terminated) as stopped:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the way out is short, and a second Ctrl-C would only litter it
-        print("r1mm: stopped; the same command goes on from here", file=sys.stderr)
+        print(f"r1mm: stopped; {options.when_stopped}", file=sys.stderr)
         return 143 if isinstance(stopped, Terminated) else 130
     except BrokenPipeError:
         # The reader of our output has gone (`r1mm ... | head`); nothing more can be said.

@@ -11,10 +11,11 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -112,14 +113,15 @@ def publish(temporary: Path, path: Path) -> Path:
     return path
 
 
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Write a file whole or not at all."""
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which appears at `path` when the block ends well, and not at all otherwise."""
     make_folder(path.parent)
     with explained(path):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp makes files for the owner alone; a run directory is for everyone who may read the folder.
@@ -130,6 +132,34 @@ def write_bytes(path: Path, data: bytes) -> Path:
                 Path(temporary).unlink()
             raise
         _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which is at `path` when the block ends well, and nowhere otherwise.
+
+    BadInput where something is at `path` already, an empty folder aside.
+    """
+    make_folder(path.parent)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise BadInput(f"{path} is there already and is not written over; name another folder, or remove it")
+    with explained(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            _sync_folder(temporary)
+            temporary.replace(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all."""
+    with writing(path) as file:
+        file.write(data)
     return path
 
 
@@ -143,30 +173,47 @@ def write_json(path: Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """An object as a line of a JSON-lines file."""
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write JSON lines whole or not at all."""
-    return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write JSON lines whole or not at all; the rows may be more than the memory holds."""
+    with writing(path) as file:
+        file.writelines(map(json_line, rows))
+    return path
+
+
+def iter_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON-lines file one after the other, each with its line's number from 1 on.
+
+    BadInput names the file and line that is not one.
+    """
+    try:
+        # As bytes, at line feeds alone: JSON texts may hold the other characters that end a line of text.
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                yield number, json_object(line, f"{path}:{number}")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+
+
+def json_object(line: bytes, where: str) -> dict[str, Any]:
+    """The object that a line of a JSON-lines file holds.  BadInput names `where` when it is none."""
+    shown = line[:60].decode(errors="replace").rstrip("\n")
+    try:
+        row = json.loads(line.decode())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{where}: not JSON: {error} (line {shown!r})") from error
+    if not isinstance(row, dict):
+        raise BadInput(f"{where}: not an object: {shown!r}")
+    return row
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file.  BadInput names the file and line that is not one."""
-    rows = []
-    try:
-        # At line feeds alone: JSON texts may hold the other characters that `splitlines` takes for ends of lines.
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error
-    if lines == [""]:
-        return []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{path}:{number}: not JSON: {error} (line {line[:60]!r})") from error
-        if not isinstance(row, dict):
-            raise BadInput(f"{path}:{number}: not an object: {line[:60]!r}")
-        rows.append(row)
-    return rows
+    return [row for _, row in iter_jsonl(path)]
 
 
 def sha256_file(path: Path) -> str:

@@ -27,9 +27,9 @@ FEATURES = Features({"image": Image(), "problem": Value("string"), "solution": V
 _SOLUTION = re.compile(r"<answer>\s*(\d+)\s*</answer>")
 
 
-def solution_text(count: int) -> str:
-    """The solution column's form, blanks as in the published dataset."""
-    return f"<answer> {count} </answer>"
+def solution_text(answer: int | str) -> str:
+    """The solution column's form, blanks as in the published datasets."""
+    return f"<answer> {answer} </answer>"
 
 
 def is_count(solution: str) -> bool:

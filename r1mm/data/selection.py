@@ -37,13 +37,23 @@ def _splits_named(name: str) -> set[str]:
     return {split for split in _SPLITS if split in words}
 
 
+def _stem(name: str) -> str | None:
+    """What a shard's name says before its number: a split that has a name of its own, such as valA."""
+    found = _NUMBERED.fullmatch(PurePosixPath(name).name)
+    return found[1] if found else None
+
+
 def split_shards(names: Iterable[str], split: str, what: str) -> list[str]:
     """The parquet files of one split, in order.  Files that name no split at all are `train`, as the hub has it.
 
     BadInput when there are none, or one of a numbered set is missing.
     """
     shards = sorted(name for name in names if name.endswith(".parquet"))
-    named = [name for name in shards if split in _splits_named(name) or split in PurePosixPath(name).parts[:-1]]
+    named = [
+        name
+        for name in shards
+        if split in _splits_named(name) or split in PurePosixPath(name).parts[:-1] or split == _stem(name)
+    ]
     if not named and split == "train":
         named = [name for name in shards if not _splits_named(name)]
     if not named:

@@ -246,6 +246,9 @@ def test_shards_of_a_split() -> None:
     assert split_shards(names, "test", "x") == names[2:]
     assert split_shards(["default/train/0000.parquet"], "train", "x") == ["default/train/0000.parquet"]
     assert split_shards(["some.parquet"], "train", "x") == ["some.parquet"]
+    own = ["data/valA-00000-of-00001.parquet", "data/valB-00000-of-00001.parquet"]
+    assert split_shards([*names, *own], "valA", "x") == own[:1]
+    assert split_shards([*names, *own], "train", "x") == names[:2]
     with pytest.raises(BadInput, match=r"has no parquet file of split 'validation' \(it has data/test-"):
         split_shards(names, "validation", "x")
     with pytest.raises(BadInput, match="x lacks shard 00000 of 00002 of data/train"):
