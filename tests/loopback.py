@@ -25,6 +25,7 @@ class Asked:
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 @dataclass
@@ -42,10 +43,12 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[Server]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def _respond(self) -> None:
-            question = Asked(self.command, self.path, {key.lower(): value for key, value in self.headers.items()})
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {key.lower(): value for key, value in self.headers.items()}
+            question = Asked(self.command, self.path, headers, body)
             asked.append(question)
             given = answer(question)
-            body = given.body if given.cut is None else given.body[: given.cut]
+            sent = given.body if given.cut is None else given.body[: given.cut]
             self.send_response_only(given.status)  # no date but the one that a test gives
             for key, value in given.headers.items():
                 self.send_header(key, value)
@@ -53,9 +56,9 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[Server]:
             self.send_header("Connection", "close")
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(body)
+                self.wfile.write(sent)
 
-        do_GET = do_HEAD = _respond
+        do_GET = do_HEAD = do_POST = do_PUT = _respond
 
         def log_message(self, *_: object) -> None:
             pass

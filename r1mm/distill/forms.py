@@ -11,7 +11,7 @@ Form = TypeVar("Form", bound=BaseModel)
 
 
 def of_form(form: type[Form], entry: Any, where: str, remedy: str, place: str = "") -> Form:
-    """`entry`, which is at `place` in its file, as `form`.  BadInput names `where`, key and value, and what is wrong."""
+    """`entry`, found at `place` in its file, as `form`.  BadInput names `where`, key and value, and what is wrong."""
     try:
         return form.model_validate(entry)
     except ValidationError as error:
