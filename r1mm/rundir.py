@@ -78,12 +78,13 @@ def explained(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in _FORBIDDEN:
             raise BadInput(
-                f"no permission to write {path} ({error.strerror}); choose another place with --runs, or RUNS= for make"
+                f"no permission to write {path} ({error.strerror}); choose another place with --runs or --out, or "
+                "RUNS= for make"
             ) from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise BadInput(
                 f"{path} cannot be a folder, a file of that name is in the way ({error.strerror}); choose another "
-                "place with --runs, or RUNS= for make"
+                "place with --runs or --out, or RUNS= for make"
             ) from error
         raise
 
@@ -134,15 +135,17 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         _sync_folder(path.parent)
 
 
-@contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which is at `path` when the block ends well, and nowhere otherwise.
-
-    BadInput where something is at `path` already, an empty folder aside.
-    """
-    make_folder(path.parent)
+def check_new(path: Path) -> None:
+    """Raise BadInput where something is at `path` already, an empty folder aside."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise BadInput(f"{path} is there already and is not written over; name another folder, or remove it")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which is at `path` when the block ends well, and nowhere otherwise; `check_new` is asked."""
+    check_new(path)
+    make_folder(path.parent)
     with explained(path):
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:

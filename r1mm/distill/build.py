@@ -17,7 +17,7 @@ from r1mm.distill.pictures import Picture, look_at, same_bytes
 from r1mm.distill.provenance import Provenance, read_provenance, write_provenance
 from r1mm.distill.rows import PROBLEM_WORDS, ProblemWords, Rows, train_rows, validation_rows
 from r1mm.errors import BadInput
-from r1mm.rundir import FileStamp, make_folder, new_folder, stamp, write_text
+from r1mm.rundir import FileStamp, check_new, make_folder, new_folder, stamp, write_text
 
 STEP = "distill build"
 VALIDATION = ("valA", "valB")
@@ -54,8 +54,7 @@ def build_dataset(
         raise BadInput(f"the problem's words are {words!r}; give {' or '.join(PROBLEM_WORDS)}")
     if validation_items < 1:
         raise BadInput(f"--val-items is {validation_items}; give 1 or more, or no --val-a and --val-b")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} is there already and is not written over; name another folder with --out, or remove it")
+    check_new(out)
     before, valid_stamp = read_provenance(valid)
     splits: dict[str, tuple[Rows, Path]] = {TRAIN: (train_rows(valid, seed), images)}
     inputs: dict[str, FileStamp] = {TRAIN: valid_stamp}

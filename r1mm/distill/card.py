@@ -60,8 +60,8 @@ def card_text(record: Provenance, report: BuildReport, name: str) -> str:
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(report, licences), sort_keys=False, allow_unicode=True)}---\n",
         f"# {name}\n",
-        "Counting questions about CLEVR's pictures, with the thoughts of a reasoning model that was shown each scene "
-        f"as text. Made by `r1mm distill`, after {_UPSTREAM}.\n",
+        "Counting questions about pictures of CLEVR's kind, with the thoughts of a reasoning model that was shown each "
+        f"scene as text. Made by `r1mm distill`, after {_UPSTREAM}.\n",
         _splits(report),
         _steps(record, chain, report),
         _patterns(chain.get(filtering.STEP)),

@@ -111,6 +111,8 @@ def filter_responses(responses: Path, out: Path, rules: RulesName) -> FilterRepo
     Lines are read one after the other; the memory does not grow with the file.  Raises BadInput naming the line of a
     record without an answer or a response, for a file without any, and where none is kept.
     """
+    if responses.resolve() in ((out / VALID_FILE).resolve(), (out / INVALID_FILE).resolve()):
+        raise BadInput(f"--out {out} would write over {responses}, which is read; name another folder")
     before, responses_stamp = read_provenance(responses)
     report = FilterReport(
         rules=rules,

@@ -60,6 +60,10 @@ def write_pairs(scenes: Path, questions: Path, out: Path, seed: int, limit: int 
     """
     if limit == 0:
         raise BadInput("--limit 0 would write nothing; give 1 or more, or leave it out")
+    if out.is_dir():
+        raise BadInput(f"--out {out} is a folder; name a file")
+    if out.resolve() in (scenes.resolve(), questions.resolve()):
+        raise BadInput(f"--out {out} would write over what is read; name another file")
     about = {SCENES: read_info(scenes, SCENES), QUESTIONS: read_info(questions, QUESTIONS)}
     with _database(out) as database:
         counts = _take_scenes(database, scenes) | _take_questions(database, questions, scenes, seed)

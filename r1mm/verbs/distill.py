@@ -213,11 +213,12 @@ def _print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]],
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, column in enumerate(head):
         table.add_column(column, justify="left" if number < words else "right", no_wrap=number >= words)
     for row in rows:
         table.add_row(*("-" if cell is None else str(cell) for cell in row))
+    print(title)
     Console(width=None if Console().is_terminal else 140).print(table)
 
 

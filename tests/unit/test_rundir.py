@@ -12,7 +12,9 @@ from r1mm.errors import BadInput, StageFailed
 from r1mm.rundir import (
     StageRecord,
     files_below,
+    iter_jsonl,
     locked,
+    new_folder,
     read_jsonl,
     read_record,
     record_path,
@@ -128,6 +130,39 @@ def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps({"a": 1}) + "\n{oops\n")
     with pytest.raises(BadInput, match=r"a\.jsonl:2: not JSON"):
         read_jsonl(path)
+
+
+def test_a_line_that_is_not_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": "\xff"}\n')
+    with pytest.raises(BadInput, match=r"a\.jsonl:2: not JSON: 'utf-8' codec"):
+        list(iter_jsonl(path))
+
+
+def test_rows_that_end_in_an_error_leave_what_was_there(tmp_path: Path) -> None:
+    def rows() -> Iterator[dict[str, int]]:
+        yield {"a": 1}
+        raise ValueError
+
+    path = write_jsonl(tmp_path / "a.jsonl", [{"a": 0}])
+    with pytest.raises(ValueError, match=""):
+        write_jsonl(path, rows())
+    assert read_jsonl(path) == [{"a": 0}]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_filled_whole_or_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "made"
+    with pytest.raises(KeyboardInterrupt), new_folder(path) as folder:
+        (folder / "half").write_text("")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    path.mkdir()  # an empty one is no obstacle
+    with new_folder(path) as folder:
+        (folder / "whole").write_text("")
+    assert [one.name for one in path.iterdir()] == ["whole"]
+    with pytest.raises(BadInput, match="made is there already and is not written over"), new_folder(path):
+        raise AssertionError
 
 
 def test_one_writer_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:

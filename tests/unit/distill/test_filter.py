@@ -192,10 +192,13 @@ def test_records_that_are_none_are_named_and_nothing_is_left(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_old_result_outlives_a_failed_run(tmp_path: Path) -> None:
+def test_an_old_result_outlives_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, ROWS) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert run(tmp_path, [*ROWS, {}]) == 2
+    out = tmp_path / "out"
+    assert main(["distill", "filter", str(out / "valid_pairs.jsonl"), "--out", str(out), "--rules", "strict"]) == 2
+    assert "valid_pairs.jsonl, which is read; name another folder" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 

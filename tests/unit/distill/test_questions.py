@@ -174,6 +174,11 @@ def test_what_is_not_there_or_would_write_nothing_is_refused(
     write_scenes(tmp_path)
     assert made(tmp_path, "--limit", "0") == 2
     assert "--limit 0 would write nothing" in capsys.readouterr().err
+    assert made(tmp_path, "--out", str(tmp_path / "scenes.json")) == 2
+    assert "scenes.json would write over what is read; name another file" in capsys.readouterr().err
+    (tmp_path / "out.jsonl").mkdir()
+    assert made(tmp_path) == 2
+    assert "out.jsonl is a folder; name a file" in capsys.readouterr().err
 
 
 def test_a_step_that_is_stopped_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +204,7 @@ def test_the_memory_is_the_same_for_more_scenes(tmp_path: Path) -> None:
     import tracemalloc
 
     peaks = []
-    for pictures in (240, 480):
+    for pictures in (200, 400):
         folder = tmp_path / str(pictures)
         folder.mkdir()
         scenes, questions = write_scenes(folder, pictures)
