@@ -142,10 +142,10 @@ def test_a_line_that_is_not_text_is_named(tmp_path: Path) -> None:
 def test_rows_that_end_in_an_error_leave_what_was_there(tmp_path: Path) -> None:
     def rows() -> Iterator[dict[str, int]]:
         yield {"a": 1}
-        raise ValueError
+        raise ValueError("the second row")
 
     path = write_jsonl(tmp_path / "a.jsonl", [{"a": 0}])
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="the second row"):
         write_jsonl(path, rows())
     assert read_jsonl(path) == [{"a": 0}]
     assert list(tmp_path.iterdir()) == [path]
@@ -153,16 +153,21 @@ def test_rows_that_end_in_an_error_leave_what_was_there(tmp_path: Path) -> None:
 
 def test_a_folder_is_filled_whole_or_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "made"
-    with pytest.raises(KeyboardInterrupt), new_folder(path) as folder:
-        (folder / "half").write_text("")
-        raise KeyboardInterrupt
+
+    def stopped() -> None:
+        with new_folder(path) as folder:
+            (folder / "half").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert list(tmp_path.iterdir()) == []
     path.mkdir()  # an empty one is no obstacle
     with new_folder(path) as folder:
         (folder / "whole").write_text("")
     assert [one.name for one in path.iterdir()] == ["whole"]
-    with pytest.raises(BadInput, match="made is there already and is not written over"), new_folder(path):
-        raise AssertionError
+    with pytest.raises(BadInput, match="made is there already and is not written over"):
+        stopped()
 
 
 def test_one_writer_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
