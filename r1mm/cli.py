@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from r1mm.verbs import assets, distill, fidelity, ledger, machine, plan, questions, recipes, runs
-from r1mm.verbs.common import EXIT_STATUSES, STYLE, adding_to
+from r1mm.verbs.common import EXIT_STATUSES, adds_to, style
 
 OVERVIEW = f"""r1mm re-runs a published R1-style result on a vision-language model and says with statistics
 whether it reproduces.
@@ -32,12 +32,11 @@ whether it reproduces.
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="r1mm", description=OVERVIEW, **STYLE)
+    parser = argparse.ArgumentParser(prog="r1mm", description=OVERVIEW, **style())
     parser.set_defaults(json=False, when_stopped="the same command goes on from here")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-
+    verb = adds_to(parser.add_subparsers(dest="verb", metavar="VERB", required=True))
     for module in (runs, recipes, ledger, plan, assets, questions, distill, fidelity, machine):
-        module.add(adding_to(verbs))
+        module.add(verb)
     return parser
 
 

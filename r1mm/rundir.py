@@ -63,11 +63,12 @@ class StageRecord(BaseModel):
 _FULL, _FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS)
 # The operating system's refusals to write that `explained` has words for.
 REFUSALS = (*_FULL, *_FORBIDDEN)
+ANOTHER_PLACE = "choose another place with --runs, or RUNS= for make"
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write at `path` into one clear error."""
+def explained(path: Path, elsewhere: str = ANOTHER_PLACE) -> Iterator[None]:
+    """Turn the operating system's refusals to write at `path` into one clear error; `elsewhere` says where else."""
     try:
         yield
     except OSError as error:
@@ -77,19 +78,16 @@ def explained(path: Path) -> Iterator[None]:
                 "command again, it goes on from the last completed step"
             ) from error
         if error.errno in _FORBIDDEN:
-            raise BadInput(
-                f"no permission to write {path} ({error.strerror}); choose another place with --runs or --out, or "
-                "RUNS= for make"
-            ) from error
+            raise BadInput(f"no permission to write {path} ({error.strerror}); {elsewhere}") from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise BadInput(
-                f"{path} cannot be a folder, a file of that name is in the way ({error.strerror}); choose another "
-                "place with --runs or --out, or RUNS= for make"
+                f"{path} cannot be a folder, a file of that name is in the way ({error.strerror}); {elsewhere}"
             ) from error
         raise
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in `folder` to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -97,9 +95,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def make_folder(folder: Path) -> Path:
+def make_folder(folder: Path, elsewhere: str = ANOTHER_PLACE) -> Path:
     """`folder`, made if missing."""
-    with explained(folder):
+    with explained(folder, elsewhere):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -110,15 +108,15 @@ def publish(temporary: Path, path: Path) -> Path:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return path
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
+def writing(path: Path, elsewhere: str = ANOTHER_PLACE) -> Iterator[BinaryIO]:
     """A file to write piece by piece, which appears at `path` when the block ends well, and not at all otherwise."""
-    make_folder(path.parent)
-    with explained(path):
+    make_folder(path.parent, elsewhere)
+    with explained(path, elsewhere):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -132,7 +130,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             with contextlib.suppress(FileNotFoundError):
                 Path(temporary).unlink()
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def check_new(path: Path) -> None:
@@ -142,21 +140,21 @@ def check_new(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, elsewhere: str = ANOTHER_PLACE) -> Iterator[Path]:
     """A folder to fill, which is at `path` when the block ends well, and nowhere otherwise; `check_new` is asked."""
     check_new(path)
-    make_folder(path.parent)
-    with explained(path):
+    make_folder(path.parent, elsewhere)
+    with explained(path, elsewhere):
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
             yield temporary
             temporary.chmod(0o755)
-            _sync_folder(temporary)
+            sync_folder(temporary)
             temporary.replace(path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
@@ -178,7 +176,10 @@ def write_json(path: Path, value: Any) -> Path:
 
 def json_line(row: Mapping[str, Any]) -> bytes:
     """An object as a line of a JSON-lines file."""
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write and UTF-8 cannot
+        return json.dumps(row).encode() + b"\n"
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -292,24 +293,22 @@ def read_record(root: Path, stage: str) -> StageRecord | None:
 
 
 @contextlib.contextmanager
-def locked(root: Path) -> Iterator[None]:
+def locked(root: Path, elsewhere: str = ANOTHER_PLACE) -> Iterator[None]:
     """Hold `root` against a second writer for the length of the block; a killed holder leaves no lock behind.
 
     The lock lies beside `root`, so that the holder may move `root` itself.
     """
-    make_folder(root.parent)
+    make_folder(root.parent, elsewhere)
     path = root.with_name(f".{root.name}.lock")
-    with explained(path):
+    with explained(path, elsewhere):
         file = path.open("a+")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise BadInput(
-                f"{root} is in use by {file.read().strip() or 'an unknown process'}; wait for it, end it, or choose "
-                "another --runs"
-            ) from error
+            holder = file.read().strip() or "an unknown process"
+            raise BadInput(f"{root} is in use by {holder}; wait for it, end it, or {elsewhere}") from error
         file.truncate(0)
         file.write(f"process {os.getpid()} of {platform.node()}")
         file.flush()

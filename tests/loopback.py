@@ -2,6 +2,8 @@
 
 import contextlib
 import http.server
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,13 +11,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer; `cut`: close the connection after so many bytes of the body; `length`: announce another length."""
+    """One answer; `cut`: close the connection after so many bytes of the body; `length`: announce another length.
+
+    `wait`: seconds before it comes; `reset`: none comes, the connection is reset.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
     length: int | None = None
+    wait: float = 0.0
+    reset: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,15 +47,23 @@ class Server:
 def serving(answer: Callable[[Asked], Answer]) -> Iterator[Server]:
     """Serve what `answer` gives for the length of the block."""
     asked: list[Asked] = []
+    over = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def _respond(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {key.lower(): value for key, value in self.headers.items()}
-            question = Asked(self.command, self.path, headers, body)
+            sent = self.rfile.read(int(headers.get("content-length", 0)))
+            question = Asked(self.command, self.path, headers, sent)
             asked.append(question)
             given = answer(question)
-            sent = given.body if given.cut is None else given.body[: given.cut]
+            if given.wait and over.wait(given.wait):
+                return
+            if given.reset:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.close_connection = True
+                self.connection.close()
+                return
+            body = given.body if given.cut is None else given.body[: given.cut]
             self.send_response_only(given.status)  # no date but the one that a test gives
             for key, value in given.headers.items():
                 self.send_header(key, value)
@@ -56,7 +71,8 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[Server]:
             self.send_header("Connection", "close")
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(sent)
+                with contextlib.suppress(ConnectionError):  # whoever asked has gone
+                    self.wfile.write(body)
 
         do_GET = do_HEAD = do_POST = do_PUT = _respond
 
@@ -70,6 +86,7 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[Server]:
     try:
         yield Server(f"http://127.0.0.1:{server.server_address[1]}", asked)
     finally:
+        over.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -14,7 +14,7 @@ from r1mm.distill.card import BuildReport, SplitReport, card_text
 from r1mm.distill.clevr import SCENES
 from r1mm.distill.parquet import TRAIN, Written, write_split
 from r1mm.distill.pictures import Picture, look_at, same_bytes
-from r1mm.distill.provenance import Provenance, read_provenance, write_provenance
+from r1mm.distill.provenance import ELSEWHERE, Provenance, read_provenance, write_provenance
 from r1mm.distill.rows import PROBLEM_WORDS, ProblemWords, Rows, train_rows, validation_rows
 from r1mm.errors import BadInput
 from r1mm.rundir import FileStamp, check_new, make_folder, new_folder, stamp, write_text
@@ -67,9 +67,9 @@ def build_dataset(
         name: look_at(list(dict.fromkeys(row.picture for row in rows.rows)), folder, str(rows.source))
         for name, (rows, folder) in splits.items()
     }
-    make_folder(out.parent)
+    make_folder(out.parent, ELSEWHERE)
     check_space(out.parent, sum(one.bytes for found in pictures.values() for one in found.values()), f"dataset {out}")
-    with new_folder(out) as folder:
+    with new_folder(out, ELSEWHERE) as folder:
         data = make_folder(folder / DATA_FOLDER)
         report = BuildReport(
             splits={

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 from r1mm.distill import filter as filtering
 from r1mm.distill import questions
 from r1mm.distill.parquet import TRAIN, features_of
-from r1mm.distill.provenance import Provenance
+from r1mm.distill.provenance import Provenance, host_of
 
+QUERY_STEP = "distill query"
 NOT_SEEN = "not seen"
 _UPSTREAM = "Deep-Agent/R1-V@bbbbe3d:src/distill_r1"
 _CC_BY = "CC-BY 4.0"  # as CLEVR's files name their licence
@@ -130,6 +131,10 @@ def _splits(report: BuildReport) -> str:
 def _steps(record: Provenance, chain: dict[str, Provenance], report: BuildReport) -> str:
     train = report.splits[TRAIN]
     asked, filtered = chain.get(questions.STEP), chain.get(filtering.STEP)
+    queried = chain[QUERY_STEP].settings if QUERY_STEP in chain else {}
+    # In each record, or in the step's own.
+    models = train.models or ([str(queried["model"])] if "model" in queried else [])
+    hosts = train.hosts or ([host_of(str(queried["base_url"]))] if "base_url" in queried else [])
     source = asked.about if asked else {}
     split = ", ".join(sorted({about["split"] for about in source.values() if "split" in about}))
     rows = [
@@ -139,8 +144,8 @@ def _steps(record: Provenance, chain: dict[str, Provenance], report: BuildReport
         ),
         ("questions: split", split or NOT_SEEN),
         ("questions: seed of all orders", asked.settings.get("seed", NOT_SEEN) if asked else NOT_SEEN),
-        ("model", _joined(train.models) or NOT_SEEN),
-        ("endpoint's host", _joined(train.hosts) or NOT_SEEN),
+        ("model", _joined(models) or NOT_SEEN),
+        ("endpoint's host", _joined(hosts) or NOT_SEEN),
         ("filter's rules", filtered.settings.get("rules", NOT_SEEN) if filtered else NOT_SEEN),
         ("dataset: seed of rows and samples", record.settings["seed"]),
         ("problem's words", record.settings["problem"]),

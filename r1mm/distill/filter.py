@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr
 
 from r1mm.distill.forms import of_form
-from r1mm.distill.provenance import FILTER_FILE, Provenance, read_provenance, write_provenance
+from r1mm.distill.provenance import ELSEWHERE, FILTER_FILE, Provenance, read_provenance, write_provenance
 from r1mm.distill.rules import RULES, RULES_NAMES, Decision, RulesName, normal, patterns_of
 from r1mm.distill.truth import Traces, Truth, together
 from r1mm.errors import BadInput
@@ -123,8 +123,8 @@ def filter_responses(responses: Path, out: Path, rules: RulesName) -> FilterRepo
         good=0,
     )
     apart: Counter[tuple[RulesName, str, str]] = Counter()
-    make_folder(out)
-    with writing(out / VALID_FILE) as valid, writing(out / INVALID_FILE) as invalid:
+    make_folder(out, ELSEWHERE)
+    with writing(out / VALID_FILE, ELSEWHERE) as valid, writing(out / INVALID_FILE, ELSEWHERE) as invalid:
         for number, row in progress_bar(iter_jsonl(responses), desc="filter", unit="record"):
             record = _record(row, f"{responses}:{number}")
             decisions = {name: RULES[name](record.r1_response or "", record.finish_reason) for name in RULES_NAMES}

@@ -16,6 +16,7 @@ from r1mm.errors import BadInput
 from r1mm.rundir import FileStamp, stamp, write_json
 
 FILTER_FILE = "filter.json"
+ELSEWHERE = "choose another place with --out"  # where a step may not write
 _SUFFIX = ".provenance.json"
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from r1mm.distill.clevr import QUESTIONS, SCENES, Question, Scene, description, read_info, read_list, thing_line
 from r1mm.distill.order import rank
-from r1mm.distill.provenance import Provenance, provenance_path, write_provenance
+from r1mm.distill.provenance import ELSEWHERE, Provenance, provenance_path, write_provenance
 from r1mm.errors import BadInput, StageFailed
 from r1mm.progress import progress_bar
 from r1mm.rundir import explained, make_folder, stamp, write_jsonl
@@ -91,9 +91,9 @@ def write_pairs(scenes: Path, questions: Path, out: Path, seed: int, limit: int 
 @contextlib.contextmanager
 def _database(out: Path) -> Iterator[sqlite3.Connection]:
     """An empty database beside `out`, whose disk is the one with room, for the length of the block."""
-    make_folder(out.parent)
+    make_folder(out.parent, ELSEWHERE)
     try:
-        with explained(out), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        with explained(out, ELSEWHERE), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
             database = sqlite3.connect(Path(folder) / "pairs.sqlite", isolation_level=None)
             with contextlib.closing(database):
                 for setting in ("journal_mode = off", "synchronous = off", f"cache_size = -{_CACHE_KIBIBYTES}"):

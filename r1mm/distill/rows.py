@@ -97,10 +97,12 @@ def problem_of(question: str, words: ProblemWords) -> str:
 def columns_of(row: dict[str, Any], words: ProblemWords) -> dict[str, str]:
     """All columns of a row but its image; `thinking` where the row is a response."""
     thinking = {"thinking": thinking_of(row["r1_response"])} if "r1_response" in row else {}
+    texts = {**thinking, "problem": problem_of(row["q"], words), "solution": solution_text(str(row["a"]).strip())}
+    # Half of a surrogate pair, which JSON can write and no column of text can hold, becomes the sign for it.
     return {
-        **{name: text for name, text in thinking.items() if text is not None},
-        "problem": problem_of(row["q"], words),
-        "solution": solution_text(str(row["a"]).strip()),
+        name: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        for name, text in texts.items()
+        if text is not None
     }
 
 

@@ -30,20 +30,22 @@ class AddVerb(Protocol):
         """`short` stands in the list of verbs, `long` follows it in the verb's own help."""
 
 
-STYLE: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+def style() -> dict[str, Any]:
+    """What every parser has: help as it was written, no abbreviations."""
+    return {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
 
 
-def adding_to(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> AddVerb:
-    """What adds verbs to `verbs`; a verb of verbs adds its own by another."""
+def adds_to(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> AddVerb:
+    """What adds a verb to `verbs`."""
 
     def verb(
         name: str, run: Callable[[argparse.Namespace], int], short: str, long: str = ""
     ) -> argparse.ArgumentParser:
         made = verbs.add_parser(
-            name, help=short, description=f"{short[0].upper()}{short[1:]}.\n\n{long}".strip(), **STYLE
+            name, help=short, description=f"{short[0].upper()}{short[1:]}.\n\n{long}".strip(), **style()
         )
         made.set_defaults(run=run)
-        # The default is the whole command line's: a verb of a verb is not to take back what stands before it.
+        # Without a default of its own, which would undo a --json that came before the name of a step.
         made.add_argument(
             "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object instead of text"
         )

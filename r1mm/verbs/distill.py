@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1mm.verbs.common import AddVerb, adding_to, print_json, say, whole_number
+from r1mm.verbs.common import AddVerb, adds_to, print_json, say, whole_number
 
 if TYPE_CHECKING:
     from r1mm.distill.card import BuildReport
@@ -19,7 +19,7 @@ before wrote:
 
   r1mm distill questions --scenes CLEVR_trainA_scenes.json --questions CLEVR_trainA_questions.json \\
       --out questions.jsonl              scenes in words, and the questions that ask for a number
-  r1mm distill query questions.jsonl --out responses.jsonl ...
+  r1mm distill query questions.jsonl --out responses.jsonl --base-url URL --model NAME
                                          ask a reasoning model behind any OpenAI-compatible address
   r1mm distill filter responses.jsonl --out filtered
                                          keep what comes to the right answer, and say what decided it
@@ -37,7 +37,7 @@ _STOPPED = "nothing was written; the same command starts anew"
 def add(verb: AddVerb) -> None:
     """Add this verb and its own."""
     made = verb("distill", _none, "make a reasoning model's answers about scenes in words into training data", CHAIN)
-    step = adding_to(made.add_subparsers(dest="step", metavar="STEP", required=True))
+    step = adds_to(made.add_subparsers(dest="step", metavar="STEP", required=True))
     _add_questions(step)
     _add_filter(step)
     _add_build(step)

@@ -115,6 +115,15 @@ def test_what_counts_as_thinking() -> None:
     assert thinking_of("b") is None
 
 
+def test_half_a_surrogate_pair_comes_through_every_step(made: Path, tmp_path: Path) -> None:
+    row = {**PAIR, "r1_response": "<think>\n\ud83d and \ud83d\ude00\n</think>\n**Answer:** 3"}
+    responses = tmp_path / "responses.jsonl"
+    responses.write_text(json.dumps(row) + "\n")
+    assert main(["distill", "filter", str(responses), "--out", str(tmp_path / "out")]) == 0
+    build_dataset(tmp_path / "out" / "valid_pairs.jsonl", made / "images", tmp_path / "dataset")
+    assert columns(tmp_path / "dataset")[0]["thinking"] == "<think>\n\ufffd and \U0001f600\n</think>"
+
+
 def test_our_words_ask_about_the_image(made: Path, tmp_path: Path) -> None:
     assert build(made, tmp_path / "out", "--problem", "ours") == 0
     problems = {row["problem"] for row in columns(tmp_path / "out")}
@@ -257,11 +266,15 @@ def test_the_card_tells_the_whole_chain_and_no_secret(made: Path, tmp_path: Path
 
 def test_a_whole_chain_of_records_names_the_questions_source(made: Path, tmp_path: Path) -> None:
     before, asked = read_provenance(made / "questions.jsonl")
-    responses = write_lines(tmp_path / "responses.jsonl", read_jsonl(made / "responses.jsonl"))
+    unsaid = ("model", "endpoint")  # a record of the step tells as much
+    rows = [
+        {key: value for key, value in row.items() if key not in unsaid} for row in read_jsonl(made / "responses.jsonl")
+    ]
+    responses = write_lines(tmp_path / "responses.jsonl", rows)
     assert before is not None
     query = Provenance(
         step="distill query",
-        settings={"endpoint": ENDPOINT},
+        settings={"base_url": ENDPOINT, "model": MODEL},
         inputs={"questions": asked},
         outputs={responses.name: stamp(responses)},
         counts={"answered": 33},
@@ -277,6 +290,8 @@ def test_a_whole_chain_of_records_names_the_questions_source(made: Path, tmp_pat
         "| questions: split | trainA |",
         "| questions: seed of all orders | 1234 |",
         "| distill query | answered | 33 |",
+        f"| model | {MODEL} |",
+        "| endpoint's host | api.example |",
         "| filter's rules | strict |",
         "license: cc-by-4.0",
     ):
