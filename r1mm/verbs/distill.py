@@ -19,9 +19,9 @@ before wrote:
 
   r1mm distill questions --scenes CLEVR_trainA_scenes.json --questions CLEVR_trainA_questions.json \\
       --out questions.jsonl              scenes in words, and the questions that ask for a number
-  r1mm distill query questions.jsonl --out responses.jsonl --base-url URL --model NAME
+  r1mm distill query questions.jsonl --out traces.jsonl --base-url URL --model NAME
                                          ask a reasoning model behind any OpenAI-compatible address
-  r1mm distill filter responses.jsonl --out filtered
+  r1mm distill filter traces.jsonl --out filtered
                                          keep what comes to the right answer, and say what decided it
   r1mm distill build filtered/valid_pairs.jsonl --images images/trainA --out dataset
                                          parquet files and a card, as the hub has datasets

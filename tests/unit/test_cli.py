@@ -26,6 +26,22 @@ def test_every_verb_has_help_that_says_more_than_its_name(capsys: pytest.Capture
         assert len(capsys.readouterr().out) > 200
 
 
+def test_a_verb_of_steps_teaches_the_chain_and_every_step(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        ([], "r1mm distill questions --scenes"),
+        (["questions"], "upstream's notebook"),
+        (["filter"], "one whole thinking block"),
+        (["build"], "data/valA-*.parquet"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["distill", *arguments, "--help"])
+        assert stopped.value.code == 0
+        assert words in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["distill"])
+    assert stopped.value.code == 2
+
+
 def test_recipes_list_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
