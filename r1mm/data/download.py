@@ -4,6 +4,7 @@ import email.utils
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,16 @@ class Again(Exception):
 
 
 def retry_after(headers: Any) -> float | None:
-    """Seconds that a Retry-After header asks for, a date being read against the server's own clock; None without."""
-    text = (headers.get("retry-after") or "").strip()
+    """Seconds that a Retry-After header asks for; None without.  A date is read against the server's own clock.
+
+    Where the server does not say what its clock shows, this machine's.
+    """
+    text, date = (headers.get("retry-after") or "").strip(), headers.get("date")
     if text.isdigit():
         return float(text)
     try:
         then = email.utils.parsedate_to_datetime(text)
-        now = email.utils.parsedate_to_datetime(headers.get("date") or "")
+        now = email.utils.parsedate_to_datetime(date) if date else datetime.now(UTC)
         return max(0.0, (then - now).total_seconds())
     except (TypeError, ValueError):
         return None

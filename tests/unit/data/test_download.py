@@ -1,12 +1,14 @@
 import hashlib
 import socket
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
 from r1mm.data.access import Patience
-from r1mm.data.download import download
+from r1mm.data.download import download, retry_after
 from r1mm.errors import BadInput, StageFailed
 from r1mm.rundir import locked
 from tests.loopback import Answer, Asked, serving
@@ -147,6 +149,16 @@ def test_the_server_says_how_long_to_wait(tmp_path: Path, patience: Patience, wa
     with serving(in_turn(seconds, date, Answer(500), Answer(body=BODY))) as server:
         download(f"{server.address}/x", tmp_path / "x", patience=patience, title="x")
     assert waits == [3.0, 7.0, 4.0]
+
+
+def test_a_date_is_read_against_our_clock_where_the_server_does_not_tell_its_own() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    told = retry_after({"retry-after": soon})
+    assert told is not None
+    assert 3000 < told <= 3600
+    assert retry_after({"retry-after": "Sun, 22 Nov 2020 10:00:00 GMT"}) == 0.0
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
 
 
 def test_too_many_requests_end_with_one_clear_message(tmp_path: Path, patience: Patience, waits: list[float]) -> None:
