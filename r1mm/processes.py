@@ -1,14 +1,18 @@
 """Child processes that do not outlive their parent, and a parent that ends them in order."""
 
+import asyncio
 import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from multiprocessing.connection import wait
+from typing import Any, TypeVar
 
 import psutil
+
+_T = TypeVar("_T")
 
 
 def die_with_parent() -> None:
@@ -41,6 +45,33 @@ def terminated_by_signal() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_in_order(work: Coroutine[Any, Any, _T]) -> _T:
+    """The outcome of `work`, in an event loop of its own; Ctrl-C and SIGTERM cancel it, then raise as they do here."""
+    terminated = False
+
+    async def main() -> _T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def stop() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        return await work
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        if terminated:
+            raise Terminated from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

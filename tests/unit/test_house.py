@@ -21,7 +21,7 @@ FLOORS = [
     {"manifest", "vision"},
     {"libraries"},
     {"clips", "data", "ledger"},
-    {"processor"},
+    {"processor", "endpoint"},
     {"judge", "train", "evaluate", "distill", "mini"},
     {"launch", "report"},
     {"job"},

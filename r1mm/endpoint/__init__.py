@@ -1,0 +1,1 @@
+"""The one client for OpenAI-compatible endpoints: many questions, bounded, paced, retried, recorded as they come."""
