@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,33 @@ def whole_number(text: str) -> int:
 def whole_numbers(text: str) -> list[int]:
     """An argument of several seeds, `1,2,3`."""
     return [whole_number(part) for part in text.split(",")]
+
+
+def at_least_one(text: str) -> int:
+    """An argument that counts something of which there must be one."""
+    number = whole_number(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"must be at least 1, is {text!r}")
+    return number
+
+
+def amount(text: str) -> float:
+    """An argument that measures: a number from 0 up."""
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 up, is {text!r}") from error
+    if not (math.isfinite(number) and number >= 0):
+        raise argparse.ArgumentTypeError(f"must be a number from 0 up, is {text!r}")
+    return number
+
+
+def positive_amount(text: str) -> float:
+    """An argument that measures something of which there must be some."""
+    number = amount(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"must be more than 0, is {text!r}")
+    return number
 
 
 def runs_option(made: argparse.ArgumentParser) -> None:

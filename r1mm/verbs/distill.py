@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r1mm.verbs import distill_query
 from r1mm.verbs.common import AddVerb, adds_to, print_json, say, whole_number
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def add(verb: AddVerb) -> None:
     made = verb("distill", _none, "make a reasoning model's answers about scenes in words into training data", CHAIN)
     step = adds_to(made.add_subparsers(dest="step", metavar="STEP", required=True))
     _add_questions(step)
+    distill_query.add(step)
     _add_filter(step)
     _add_build(step)
 
