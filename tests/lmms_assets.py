@@ -23,7 +23,7 @@ TEXTS = {
     "B": "<think>\n Before dark\n\n Certainly dark\n</think>\n<answer> B</answer>",
 }
 _WORDS = ("A", "B", "bright", "dark", "Before", "Certainly")
-_MODEL = {
+TINY = {
     **{"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3},
     **{"num_key_value_heads": 3, "rope_theta": 10000.0, "vision_embed_dim": 32, "vision_depth": 1},
     **{"vision_num_heads": 2, "vision_mlp_ratio": 2},
@@ -90,7 +90,7 @@ def make_checkpoint(folder: Path, steps: int = 400) -> Path:
     tokenizer = build_tokenizer([TEMPLATE], _WORDS)
     processor = build_processor(tokenizer, SIZE)
     processor.video_processor.size = {"shortest_edge": SIZE * SIZE, "longest_edge": SIZE * SIZE}
-    model = build_model(_MODEL, tokenizer, seed=1).train()
+    model = build_model(TINY, tokenizer, seed=1).train()
     message = [
         {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": TEMPLATE.format(question=QUESTION)}]}
     ]
