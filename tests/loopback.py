@@ -52,7 +52,10 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[Server]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def _respond(self) -> None:
             headers = {key.lower(): value for key, value in self.headers.items()}
-            sent = self.rfile.read(int(headers.get("content-length", 0)))
+            length = int(headers.get("content-length", 0))
+            sent = self.rfile.read(length)
+            if len(sent) < length:
+                return  # whoever asked was killed in the middle
             question = Asked(self.command, self.path, headers, sent)
             asked.append(question)
             given = answer(question)

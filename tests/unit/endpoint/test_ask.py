@@ -206,15 +206,16 @@ def test_an_address_where_nobody_is_is_said_soon(out: Path, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == [".traces.jsonl.lock"]
 
 
-def test_an_outage_makes_no_dead_letters(out: Path) -> None:
+@pytest.mark.parametrize("status", [503, 400])
+def test_an_outage_or_a_setting_that_no_request_may_have_makes_no_dead_letters(status: int, out: Path) -> None:
     down = True
 
     def outage(prompt: str, _: int) -> Answer | None:
-        return error(503, "back soon") if down and int(prompt.split()[1]) >= 10 else None
+        return error(status, "back soon") if down and int(prompt.split()[1]) >= 10 else None
 
     with chatting(outage) as chat:
         where = endpoint(chat.address)
-        with pytest.raises(StageFailed, match=r"20 questions in a row came to nothing, .* HTTP 503: back soon"):
+        with pytest.raises(StageFailed, match=r"20 questions in a row came to nothing, .* HTTP \d+: back soon"):
             ask(where, questions(40), out, concurrency=5, retries=Retries(attempts=2))
         assert len(lines(out)) == 10
         down = False

@@ -125,6 +125,15 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         pass
 
 
+def test_a_disk_that_may_not_be_written(tmp_path: Path) -> None:
+    with (
+        disk(tmp_path / "disk", "ro,size=64k") as locked_disk,
+        pytest.raises(BadInput, match=r"no permission to write .*traces\.jsonl.*; choose another place with --out"),
+        Records(locked_disk / "traces.jsonl"),
+    ):
+        pass
+
+
 def test_a_full_disk_leaves_whole_lines_and_takes_more_later(tmp_path: Path) -> None:
     with disk(tmp_path / "disk", "size=16k") as small:
         path = small / "traces.jsonl"
