@@ -155,7 +155,7 @@ class _Run:
         finally:
             keeper.cancel()
             ended = await asyncio.gather(keeper, return_exceptions=True)
-        if isinstance(ended[0], StageFailed):  # a full disk
+        if isinstance(ended[0], Exception):  # the disk is full, or broken
             raise ended[0]
         return self._end()
 
