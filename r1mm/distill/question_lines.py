@@ -1,27 +1,28 @@
 """A file of questions about described scenes, read line by line in one order: of any length, never held whole."""
 
-import json
 import random
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr
 
+from r1mm.distill.forms import of_form
 from r1mm.errors import BadInput, StageFailed
 from r1mm.progress import progress_bar
+from r1mm.rundir import json_object
 
 UPSTREAMS_SEED = 1234  # Deep-Agent/R1-V@bbbbe3d:src/distill_r1/query_r1.py
 
 
 class SceneQuestion(BaseModel):
-    """What a line must hold; `a` is the right answer."""
+    """What a line must hold, ours or upstream's; `a` is the right answer, which upstream has as a number too."""
 
     model_config = ConfigDict(frozen=True)
     img_filename: str
     q: str
-    a: str | int
+    a: StrictStr | StrictInt
     description: str
 
 
@@ -69,33 +70,26 @@ class QuestionLines:
             for start in self._starts:
                 file.seek(start)
                 try:
-                    row = json.loads(file.readline())
-                    SceneQuestion.model_validate(row)
-                except (ValueError, ValidationError) as error:
+                    yield self._question(file.readline(), str(self.path))
+                except BadInput as error:
                     raise StageFailed(
                         f"{self.path} has changed since it was read, byte {start} begins no question any more; start "
                         "again, what was answered is kept"
                     ) from error
-                yield row
 
     def _check(self, number: int, line: bytes) -> None:
-        wanted = "a line holds img_filename, q, a and description"
         if number == 1 and line.lstrip().startswith(b"["):
             raise BadInput(
                 f"{self.path} is one JSON list, as upstream writes it; make it lines: jq -c '.[]' {self.path}"
             )
-        try:
-            row = json.loads(line)
-            SceneQuestion.model_validate(row)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or repr(row)[:60]
-            raise BadInput(f"{self.path}:{number}: {place}: {first['msg']}; {wanted}") from error
-        except ValueError as error:
-            shown = line[:60].decode("utf-8", "replace")
-            raise BadInput(f"{self.path}:{number}: not JSON: {error} (line {shown!r}); {wanted}") from error
+        row = self._question(line, f"{self.path}:{number}")
         if both := [key for key in self._taken if key in row]:
             raise BadInput(
                 f"{self.path}:{number}: has the key {both[0]}, which the answer's record would overwrite; is it a file "
                 "of answers?"
             )
+
+    def _question(self, line: bytes, where: str) -> dict[str, Any]:
+        row = json_object(line, where)
+        of_form(SceneQuestion, row, where, "a line holds img_filename, q, a and description")
+        return row

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from r1mm.endpoint.budget import NOTHING, Usage
 from r1mm.errors import BadInput
 from r1mm.progress import progress_bar
-from r1mm.rundir import explained, locked, sync_folder
+from r1mm.rundir import explained, json_line, locked, sync_folder
 
 Standing = Literal["open", "answered", "dead", "twice"]
 
@@ -70,11 +70,7 @@ class _Lines:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a line, whole; or nothing, when the disk is full."""
-        try:
-            data = (json.dumps(row, ensure_ascii=False) + "\n").encode()
-        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write and UTF-8 cannot
-            data = (json.dumps(row) + "\n").encode()
-        self.write(data)
+        self.write(json_line(row))
 
     def write(self, data: bytes) -> None:
         """Append bytes: all, or none."""

@@ -28,7 +28,8 @@ before wrote:
                                          parquet files and a card, as the hub has datasets
 
 Beside its files each step leaves a record (*.provenance.json, filter.json) of what it was given and how many came out;
-the next takes it up, and the dataset's card tells the whole chain. Files and folders appear whole or not at all.
+the next takes it up, and the dataset's card tells the whole chain. Files and folders appear whole or not at all, but
+for the answers, which are kept one by one, so that `query` goes on where it was stopped.
 `r1mm distill STEP --help` says more."""
 
 _SEED = 1234

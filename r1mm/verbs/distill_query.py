@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from r1mm.endpoint.client import Endpoint
     from r1mm.endpoint.records import Records
 
+STEP = "distill query"
 ANSWER = "r1_response"  # upstream's name of it
 # What a record has beside the question's own keys.
 ADDED = (ANSWER, "key", "model", "finish_reason", "usage", "timestamp", "reason", "status", "attempts", "body")
@@ -20,7 +21,8 @@ ADDED = (ANSWER, "key", "model", "finish_reason", "usage", "timestamp", "reason"
 _LONG = """\
 QUESTIONS are JSON lines of img_filename, q, a, description.  Each line is asked as upstream asked it, in FILE it comes
 back with r1_response, key, model, finish_reason, usage and timestamp.  What could not be answered, and what was cut at
---max-tokens, goes to FILE's dead letters (traces.jsonl: traces.dead.jsonl) with the reason.
+--max-tokens, goes to FILE's dead letters (traces.jsonl: traces.dead.jsonl) with the reason.  A record of the step is
+left beside them (traces.provenance.json).
 
   r1mm distill query questions.jsonl --out traces.jsonl --base-url http://127.0.0.1:8000/v1 --model NAME
                         of a server of your own: vllm serve NAME, transformers serve NAME
@@ -136,6 +138,7 @@ def _query(options: argparse.Namespace) -> int:
             print_json({**found, "out": str(records.path), "dead_letters": str(records.dead_path)})
         else:
             _print(summary, len(questions), records)
+    _leave_record(options, questions, records, summary)
     if summary.stopped:
         raise StageFailed(summary.stopped)
     return 0
@@ -147,6 +150,34 @@ def _requests(questions: "QuestionLines", prompt: str, system: str | None) -> "I
 
     for row in questions:
         yield Request(messages_of(PROMPTS[prompt](row["description"], row["q"]), system), row)
+
+
+def _leave_record(
+    options: argparse.Namespace, questions: "QuestionLines", records: "Records", summary: "Summary"
+) -> None:
+    """What the next step takes up: of this start, and of the file as it is now."""
+    from r1mm.distill.provenance import Provenance, provenance_path, read_provenance, write_provenance
+    from r1mm.rundir import stamp
+
+    if not records.path.exists():
+        return
+    before, asked = read_provenance(options.questions)
+    names = ("base_url", "model", "prompt", "first", "seed", "max_tokens", "temperature")
+    record = Provenance(
+        step=STEP,
+        settings={name: getattr(options, name) for name in names},
+        inputs={"questions": asked} | ({"system prompt": stamp(options.system)} if options.system else {}),
+        outputs={records.path.name: stamp(records.path)},
+        counts={
+            "questions": len(questions),
+            "answered": records.answered,
+            "dead letters": records.dead,
+            "not asked yet": summary.left,
+            "answers to other questions or settings": summary.others,
+        },
+        before=before.model_dump(mode="json") if before else None,
+    )
+    write_provenance(provenance_path(records.path), record)
 
 
 def _system(file: Path | None) -> str | None:

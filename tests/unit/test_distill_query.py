@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from r1mm.cli import main
+from r1mm.distill.provenance import Provenance, provenance_path, read_provenance, write_provenance
 from r1mm.endpoint.records import dead_letters
+from r1mm.rundir import stamp
 from tests.asking import lines, scene_questions
 from tests.chat_server import MODEL, Chat, Fault, chatting, completion, error, in_turn, thought_of
 from tests.loopback import Answer
@@ -51,6 +53,29 @@ def test_every_question_comes_back_with_its_answer(asked: Path, capsys: pytest.C
     (message,) = chat.sent[0]["messages"]
     assert message["content"].endswith("'**The answer is: **' followed by your answer\n")
     assert thought_of(message["content"]) in {row["r1_response"] for row in rows.values()}
+
+
+def test_the_next_step_finds_a_record_of_this_one(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    earlier = Provenance(step="earlier", settings={}, inputs={}, outputs={asked.name: stamp(asked)}, counts={})
+    write_provenance(provenance_path(asked), earlier)
+    traces = asked.with_name("traces.jsonl")
+    with chatting(lambda prompt, _: error(400, "no") if "thing, 3" in prompt else None) as chat:
+        assert query(asked, chat, "--temperature", "0.6") == 0
+    record, found = read_provenance(traces)
+    assert record is not None
+    assert (record.step, record.inputs, record.outputs) == (
+        "distill query",
+        {"questions": stamp(asked)},
+        {"traces.jsonl": found},
+    )
+    assert {"base_url": chat.address, "model": MODEL, "temperature": 0.6, "prompt": "v2"}.items() <= (
+        record.settings.items()
+    )
+    assert (record.counts["questions"], record.counts["answered"], record.counts["dead letters"]) == (6, 5, 1)
+    assert [step.step for step in record.chain()] == ["earlier", "distill query"]
+    traces.write_bytes(traces.read_bytes() + b"\n")  # by somebody else
+    assert read_provenance(traces)[0] is None
+    assert "answered now" in capsys.readouterr().out
 
 
 def test_what_is_asked_is_chosen(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
