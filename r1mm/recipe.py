@@ -93,8 +93,9 @@ class Factors(Strict):
     images_in_logprobs: Setting[Literal["none", "policy", "both"]]
 
 
-# What a completion earns: the right answer, read as a whole or as the letter of an option; the form of its text.
-Reward = Literal["accuracy", "letter", "format"]
+# What a completion earns: the right answer, by upstream's reading of the whole (accuracy), by the letter of an option,
+# or by our reading of what it answers, as letter, text or value (answer); the form of its text.
+Reward = Literal["accuracy", "letter", "answer", "format"]
 
 
 class Task(Strict):

@@ -334,7 +334,7 @@ STAGE_TABLE: dict[str, Stage] = {
     "base-evaluation": Stage(
         ("assets", "warm-start"),
         ("evaluation", "prompts", "threads", "tasks", "clips"),
-        (*_FLOOR, "evaluate", "mini/language.py"),
+        (*_FLOOR, "answers", "evaluate", "mini/language.py"),
         evaluate_base,
     ),
     "base-gate": Stage(
@@ -343,7 +343,7 @@ STAGE_TABLE: dict[str, Stage] = {
             *("train", "prompts_per_step", "max_prompt_length", "weights_dtype", "sharding", "processor"),
             "grouped_images",
         ),
-        (*_FLOOR, "evaluate", "judge", "plan"),
+        (*_FLOOR, "answers", "evaluate", "judge", "plan"),
         judge_base,
         derived=True,
     ),
@@ -354,18 +354,24 @@ STAGE_TABLE: dict[str, Stage] = {
             *("max_prompt_length", "schedule_steps", "weights_dtype", "sharding", "grouped_images"),
             *("clips", "rewards"),
         ),
-        (*_FLOOR, "plan", "train", "mini/language.py"),
+        (*_FLOOR, "answers", "plan", "train", "mini/language.py"),
         train,
     ),
     "evaluation": Stage(
         ("assets", "grpo"),
         ("evaluation", "prompts", "threads", "tasks", "clips"),
-        (*_FLOOR, "evaluate", "mini/language.py"),
+        (*_FLOOR, "answers", "evaluate", "mini/language.py"),
         evaluate_trained,
     ),
-    "verdict": Stage(("base-evaluation", "evaluation"), (), (*_FLOOR, "evaluate", "judge"), give_verdict, derived=True),
+    "verdict": Stage(
+        ("base-evaluation", "evaluation"), (), (*_FLOOR, "answers", "evaluate", "judge"), give_verdict, derived=True
+    ),
     "report": Stage(
-        ("verdict", "grpo"), (), (*_FLOOR, "ledger.py", "evaluate", "judge", "report"), write_report, derived=True
+        ("verdict", "grpo"),
+        (),
+        (*_FLOOR, "ledger.py", "answers", "evaluate", "judge", "report"),
+        write_report,
+        derived=True,
     ),
 }
 

@@ -6,17 +6,15 @@ pattern decides, an output without a match is wrong.  The lenient rule is ours.
 
 import re
 
+from r1mm.answers.values import NUMBER_WORDS
+
 _ANSWER = re.compile(r"<answer>\s*(\d+)\s*</answer>")
 _BARE = re.compile(r"<answer>\s*\d+\s*</answer>")
 _TRUTH = re.compile(r"(?:<answer>)?\s*(\d+)\s*(?:</answer>)?")
 
-_WORDS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
-)
 # Whole numbers that stand alone: no part of a decimal, of a negative number, or of a word with letters.
 _DIGITS = re.compile(r"(?<![A-Za-z0-9_.-])\d+(?![A-Za-z0-9_]|\.\d)")
-_WORD = re.compile(rf"(?<![A-Za-z0-9_-])({'|'.join(_WORDS)})(?![A-Za-z0-9_-])", re.IGNORECASE)
+_WORD = re.compile(rf"(?<![A-Za-z0-9_-])({'|'.join(NUMBER_WORDS)})(?![A-Za-z0-9_-])", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])\s*|\n+")  # Qwen's full stops too
 
 
@@ -67,4 +65,4 @@ def parse_count_leniently(completion: str) -> int | None:
     if digits:
         return int(digits[-1])
     words = _WORD.findall(part)
-    return _WORDS.index(words[-1].lower()) if words else None
+    return NUMBER_WORDS.index(words[-1].lower()) if words else None

@@ -10,30 +10,18 @@ truths, so that outputs without thoughts cannot score under it.  And 17 of the t
 that no output is right there.  Of others only the first number is read (`8√{3}` as 8).
 """
 
-import functools
 import re
 from typing import Any
 
-from math_verify import parse, verify
+from r1mm.answers.values import equal, read
 
 _BARE = re.compile(r"<answer>[^<]*</answer>")
 _TAGS = re.compile(r"</?(?:think|answer)>")
 _SOLUTION = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
-@functools.lru_cache(maxsize=65536)
-def _read(text: str) -> tuple[Any, ...]:
-    # Upstream calls both with their defaults, under which an expression that cannot be read or compared, or not within
-    # five seconds, is no answer.
-    return tuple(parse(text))
-
-
 def _text_of(found: tuple[Any, ...]) -> str | None:
     return str(found[0]) if found else None
-
-
-def _equal(found: tuple[Any, ...], truth: str) -> bool:
-    return bool(found) and bool(verify(list(found), list(_read(truth))))
 
 
 def _without_tags(completion: str) -> str:
@@ -44,22 +32,22 @@ def _without_tags(completion: str) -> str:
 
 def parse_expression(completion: str) -> str | None:
     """What math-verify reads out of the whole output, as text; None when it reads nothing."""
-    return _text_of(_read(completion))
+    return _text_of(read(completion))
 
 
 def parse_expression_leniently(completion: str) -> str | None:
     """What it reads out of the answer alone: the last `<answer>` without its tags, or the whole output without any."""
-    return _text_of(_read(_without_tags(completion)))
+    return _text_of(read(_without_tags(completion)))
 
 
 def is_right(completion: str, truth: str) -> bool:
     """Upstream's rule: math-verify on the whole output."""
-    return _equal(_read(completion), truth)
+    return equal(read(completion), read(truth))
 
 
 def is_right_leniently(completion: str, truth: str) -> bool:
     """Right by upstream's rule, or when the answer is read alone, its tags taken away."""
-    return is_right(completion, truth) or _equal(_read(_without_tags(completion)), truth)
+    return is_right(completion, truth) or equal(read(_without_tags(completion)), read(truth))
 
 
 def is_bare_answer(completion: str) -> bool:

@@ -65,7 +65,7 @@ CONDITION_BARS = (
 Curve = tuple[str, str, str, tuple[float, float] | None]  # key, title, unit, limits
 _REWARDS: dict[str, Curve] = {
     name: (f"rewards/{name}_reward/mean", f"{name.capitalize()} reward", "share of completions", (-0.03, 1.03))
-    for name in ("accuracy", "letter", "format")
+    for name in ("accuracy", "letter", "answer", "format")
 }
 _CURVES: tuple[Curve, ...] = (
     ("completions/mean_length", "Completion length", "tokens, mean", None),

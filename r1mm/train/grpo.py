@@ -37,6 +37,7 @@ from r1mm.vision import shorten_vision_tower
 _SHOWN = {
     "rewards/accuracy_reward/mean": "accuracy",
     "rewards/letter_reward/mean": "letter",
+    "rewards/answer_reward/mean": "answer",
     "rewards/format_reward/mean": "format",
     "completions/mean_length": "tokens",
     "kl": "kl",
@@ -156,9 +157,12 @@ class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
 
 
 def training_rows(dataset: Dataset, template: str, *, grouped: bool = True) -> Dataset:
-    """A counting dataset in TRL's form: prompt (a conversation), image, solution; `grouped`: see `decode_once`."""
+    """A dataset in TRL's form: prompt (a conversation), image, and problem and solution as the rewards get them.
+
+    `grouped`: see `decode_once`.
+    """
     prompts = [conversation(template.format(question=problem)) for problem in dataset["problem"]]
-    rows = dataset.remove_columns("problem").add_column("prompt", prompts)
+    rows = dataset.add_column("prompt", prompts)
     return decode_once(rows) if grouped else rows
 
 

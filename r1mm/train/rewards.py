@@ -1,7 +1,9 @@
-"""R1-V's two rewards and Open-R1-Video's, each 0 or 1 per completion, summed by the trainer.
+"""R1-V's two rewards, Open-R1-Video's and one of ours, each 0 or 1 per completion, summed by the trainer.
 
-Source of R1-V's: Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py, and @9d576c7 for the February format match.  Of
-the letter's: Wang-Xiaodong1899/Open-R1-Video@2679e08:src/open_r1/grpo.py.
+Source of R1-V's: Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py, and @9d576c7 for the February format match; its
+accuracy is open-r1-multimodal's too (EvolvingLMMs-Lab/open-r1-multimodal@232b7ba:src/open_r1/grpo.py).  Of the
+letter's: Wang-Xiaodong1899/Open-R1-Video@2679e08:src/open_r1/grpo.py.  Ours, `answer`, also reads the problem, for its
+options (`r1mm.answers`).
 """
 
 import functools
@@ -9,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from math_verify import parse, verify
-
+from r1mm.answers.judging import judge_completion
+from r1mm.answers.values import equal, read
 from r1mm.data.prompts import THOUGHT_THEN_ANSWER
 from r1mm.recipe import FormatMatch, Recipe
 
@@ -39,20 +41,12 @@ def matches_format(text: str, match: FormatMatch) -> bool:
     return re.fullmatch(THOUGHT_THEN_ANSWER, text, re.DOTALL) is not None
 
 
-# Reading a text takes ten times as long as comparing two, and both halves of a pair come back in other pairs: a set has
-# few different solutions, and a policy says the same to several images.
-@functools.lru_cache(maxsize=65536)
-def _read(text: str) -> tuple[Any, ...]:
-    return tuple(parse(text))
-
-
 @functools.lru_cache(maxsize=65536)
 def _symbolically_equal(completion: str, solution: str) -> bool:
     # Upstream parses the whole completion, not the answer tag, and passes it as the gold side (a known weakness, #38).
     # As upstream, what math-verify cannot read or work out in its time is not equal, and the strings decide: a policy
     # samples digits of other scripts, `0/0` or towers of exponents sooner or later.
-    found = _read(completion)
-    return bool(found) and bool(verify(list(found), list(_read(solution))))
+    return equal(read(completion), read(solution))
 
 
 def is_accurate(completion: str, solution: str) -> bool:
@@ -79,6 +73,15 @@ def gives_letter(completion: str, solution: str) -> bool:
     return _symbolically_equal(completion, solution)
 
 
+def is_the_answer(completion: str, solution: str, problem: str) -> bool:
+    """Whether a completion gives the answer, by its option's letter, by its text or by its value.
+
+    Ours.  What counts is the answer after the thoughts, in the tag where there is one, not what math-verify finds in
+    the whole; `r1mm.answers.judging` has the rules.  Raises BadInput for a solution that holds no answer.
+    """
+    return judge_completion(completion, solution, problem).right
+
+
 def _texts(completions: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
     return [turns[0]["content"] for turns in completions]
 
@@ -93,6 +96,17 @@ def letter_reward(completions: Sequence[Sequence[dict[str, Any]]], solution: Seq
     return [float(gives_letter(text, truth)) for text, truth in zip(_texts(completions), solution, strict=True)]
 
 
+def answer_reward(
+    completions: Sequence[Sequence[dict[str, Any]]], solution: Sequence[str], problem: Sequence[str], **_: Any
+) -> list[float]:
+    """1.0 where a completion gives the answer by our rules, else 0.0, in TRL's form of a reward function.
+
+    TRL hands over every column of the training set: `problem` is the question as the dataset has it, with its options.
+    """
+    rows = zip(_texts(completions), solution, problem, strict=True)
+    return [float(is_the_answer(text, truth, question)) for text, truth, question in rows]
+
+
 def format_reward_for(match: FormatMatch) -> Reward:
     """The format reward of one code era, in TRL's form of a reward function."""
 
@@ -104,9 +118,10 @@ def format_reward_for(match: FormatMatch) -> Reward:
 
 def reward_functions(recipe: Recipe) -> list[Reward]:
     """The rewards that a recipe counts, in its order, in TRL's form."""
-    known = {
+    known: dict[str, Reward] = {
         "accuracy": accuracy_reward,
         "letter": letter_reward,
+        "answer": answer_reward,
         "format": format_reward_for(recipe.factors.format_match.value),
     }
     return [known[name] for name in recipe.rewards.value]

@@ -20,7 +20,7 @@ FLOORS = [
     {"recipe_files"},
     {"manifest", "vision"},
     {"libraries"},
-    {"clips", "data", "ledger"},
+    {"answers", "clips", "data", "ledger"},
     {"processor", "endpoint"},
     {"judge", "train", "evaluate", "distill", "mini"},
     {"launch", "report"},

@@ -1,5 +1,6 @@
 import pytest
 
+from r1mm.answers.values import read
 from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.sourced import Setting
 from r1mm.train import rewards
@@ -72,13 +73,13 @@ def test_rewards_in_the_trainers_form() -> None:
 
 
 def test_a_batch_has_each_different_text_read_once() -> None:
-    rewards._read.cache_clear()
+    read.cache_clear()
     rewards._symbolically_equal.cache_clear()
     texts = [MULTI_LINE, MULTI_LINE.replace("2", "3"), BARE]
     completions = [[{"role": "assistant", "content": text}] for text in texts * 16]
     solutions = [solution for solution in ("<answer> 2 </answer>", "<answer> 3 </answer>") for _ in range(24)]
     assert accuracy_reward(completions, solution=solutions) == [1.0, 0.0, 1.0] * 8 + [0.0, 1.0, 0.0] * 8
-    assert rewards._read.cache_info().misses == 5  # three completions and two solutions
+    assert read.cache_info().misses == 5  # three completions and two solutions
 
 
 @pytest.mark.parametrize(
