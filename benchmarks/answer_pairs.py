@@ -35,10 +35,8 @@ def rows(content: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _cell(row: dict[str, str], column: str) -> str:
-    if column in ("truth", "completion"):
-        return (
-            "`" + html.escape(row[column], quote=False).replace("\n", "⏎").replace("|", "\\|").replace("`", "'") + "`"
-        )
+    if column in ("truth", "completion") and row[column]:
+        return "`" + row[column].replace("\n", "⏎").replace("|", "\\|") + "`"
     return row[column]
 
 

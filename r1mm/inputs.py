@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,22 @@ def generations(job: Job) -> dict[str, dict[Condition, Path]]:
             for condition, home in homes.items()
         }
         for split in job.recipe.tasks
+    }
+
+
+def readings(job: Job, outputs: Mapping[str, Mapping[Condition, Any]]) -> dict[str, dict[Condition, Any]]:
+    """Evaluated outputs by split and condition, each read with its form and by force."""
+    from r1mm.evaluate.readings import readings_of
+
+    asked, direct = job.recipe.prompts.evaluation.value, job.recipe.prompts.direct.value
+    return {
+        split: {
+            condition: readings_of(
+                job.recipe.tasks[split].scorer, found, direct if condition == "base-direct" else asked
+            )
+            for condition, found in by_condition.items()
+        }
+        for split, by_condition in outputs.items()
     }
 
 

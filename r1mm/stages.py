@@ -15,6 +15,7 @@ from r1mm.inputs import (
     look_through_clips,
     made_set,
     plan_of,
+    readings,
     recorded_outputs,
     task_set,
     task_sets,
@@ -274,11 +275,15 @@ def judge_base(job: Job) -> dict[str, FileStamp]:
 
 
 def give_verdict(job: Job) -> dict[str, FileStamp]:
-    """Judge the outputs against the claims."""
+    """Judge the outputs against the claims, and say how much of a gain is form."""
     from r1mm.evaluate.scoring import read_outputs
     from r1mm.judge.verdict import judge
 
     why_not = why_not_comparable(job)
+    outputs = {
+        split: {condition: read_outputs(path) for condition, path in files.items()}
+        for split, files in generations(job).items()
+    }
     verdict = judge(
         job.expected,
         recipe=job.recipe.name,
@@ -286,11 +291,9 @@ def give_verdict(job: Job) -> dict[str, FileStamp]:
         variant=job.resolved.variant,
         seed=job.seed,
         base_seed=job.base_seed,
-        outputs={
-            split: {condition: read_outputs(path) for condition, path in files.items()}
-            for split, files in generations(job).items()
-        },
+        outputs=outputs,
         recorded=recorded_outputs(job),
+        readings=readings(job, outputs),
         comparable=not why_not,
         why_not=why_not,
     )

@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
 from r1mm.answers.options import find_options
-from r1mm.answers.places import find_answer, sentences, statement
+from r1mm.answers.places import found_by_rule, sentences, statement
 from r1mm.answers.values import listed, plain, same_value, value_of, words_of
 from r1mm.errors import BadInput
 
@@ -117,12 +117,12 @@ def _predicate(text: str) -> str:
     return _VERB.split(parts[-1])[-1].strip(" .;,!") if parts else ""
 
 
-def _alone(text: str) -> list[str]:
+def readings_alone(text: str) -> list[str]:
     """The readings of a text as one answer: whole, without its mark, before "≈", after its verb, its only number.
 
     What follows in brackets is left out where it has no number (`3 (cm)`) or says the same (`0.25 (25%)`).
     """
-    unmarked = re.sub(r"^[(\[]?[A-J][.:)\]]\s*", "", text)
+    unmarked = re.sub(r"^[(\[]?(?:[A-J][.:)\]]|[a-j][.)])\s*", "", text)
     unmarked = re.sub(r"\s*[,;]?\s*\([A-J]\)\.?$", "", unmarked)
     found = [text, unmarked, unmarked.rpartition("\\approx")[0], _predicate(text)]
     extra = re.fullmatch(r"(.+?)\s*\(([^()]*)\)\.?", text)
@@ -153,7 +153,7 @@ def _held(text: str, options: Mapping[str, str]) -> list[str]:
 
 def _matches(text: str, options: Mapping[str, str]) -> list[str]:
     """The options whose text or value a text gives."""
-    for one in _alone(text):
+    for one in readings_alone(text):
         exact = [letter for letter, option in options.items() if option and same(one, option)]
         if exact:
             return exact
@@ -261,7 +261,7 @@ def judge(answer: str, truth: Truth, options: Mapping[str, str]) -> Verdict:
     if truth.text.casefold() in _POLAR:
         right = _polar(text) == truth.text.casefold()
         return Verdict(right, "text" if right else "another answer")
-    if any(same(one, truth.text) for one in _alone(text)):
+    if any(same(one, truth.text) for one in readings_alone(text)):
         return Verdict(True, "value" if value_of(truth.text) is not None else "text")
     several = value_of(truth.text) is not None and len(listed(text)) > 1
     return Verdict(False, "two answers" if several else "another answer")
@@ -274,7 +274,7 @@ def judge_completion(completion: str, solution: str, problem: str) -> Verdict:
     Of several tags each has to be right.  Raises BadInput for a solution that holds no answer.
     """
     truth, options = truth_of(solution, problem), _options(problem)
-    found = find_answer(completion)
+    found = next(found_by_rule(completion), None)
     if found is None:
         return Verdict(False, "no answer")
     verdicts = [judge(text, truth, options) for text in found.texts]

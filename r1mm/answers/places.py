@@ -10,10 +10,11 @@ The rules, each looked at only where those before found nothing:
 3. `statement`: what `\\boxed{...}` holds, or the sentence after the last "answer is", "answer:", "correct option is".
 4. `bare`: all of it, where it is one short line: `B`, `40°`, `x = 5`.
 5. `last words`: the last sentence.  A number or letter in it need not be meant as the answer, so that no reward rests
-   on this rule; `forced` reading alone uses it.
+   on this rule; a forced reading alone uses it (`r1mm.evaluate.readings`).
 """
 
 import re
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from r1mm.answers.values import boxed
@@ -71,29 +72,28 @@ def statement(text: str) -> str | None:
     return None
 
 
-def find_answer(completion: str, *, forced: bool = False) -> Found | None:
-    """The answer of an output by the first rule that finds one, None where none does.  See above.
+def found_by_rule(completion: str, *, forced: bool = False) -> Iterator[Found]:
+    """What each rule finds in an output, in their order.  See above.
 
-    `forced`: all rules are tried, an empty tag decides nothing, and of several tags the last counts.
+    `forced`: an empty tag is none, of several tags the last counts, and the last words are looked at.
     """
     said = after_thoughts(completion)
     if said is None or not said.strip():
-        return None
+        return
     tags = tuple(_TAG.findall(said))
     if forced:
         tags = tuple(text for text in tags if text.strip())[-1:]
     if tags:
-        return Found("tag", tags)
+        yield Found("tag", tags)
     opened = _OPEN.search(said)
     if opened and opened.group(1).strip():
-        return Found("open tag", (opened.group(1),))
+        yield Found("open tag", (opened.group(1),))
     said = re.sub(r"<\s*/?\s*answer\s*>", " ", said, flags=re.IGNORECASE)
     stated = statement(said)
     if stated is not None:
-        return Found("statement", (stated,))
+        yield Found("statement", (stated,))
     lines = [line for line in said.splitlines() if line.strip()]
     if len(lines) == 1 and len(lines[0].split()) <= _MOST_WORDS:
-        return Found("bare", (lines[0],))
+        yield Found("bare", (lines[0],))
     if forced and lines:
-        return Found("last words", (sentences(said)[-1],))
-    return None
+        yield Found("last words", (sentences(said)[-1],))

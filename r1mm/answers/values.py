@@ -76,7 +76,9 @@ _CUBIC = re.compile(r"^(?:cubic|cu\.?|\u7acb\u65b9)\s*(?=\S)|(?:\s*cubed|\^\{?3\
 _COUNTED = re.compile(  # 12 square units, 5 different items: a number and one to three words
     r"^(?P<value>.*[\d})])\s*(?P<unit>[^\W\d_]+\.?(?:\s+[^\W\d_]+){0,2})(?:\^\{?[23]\}?)?$", re.DOTALL
 )
-_MARK = re.compile(r"[(\[]?[A-J][.:)\]]\s*[^\s:]")  # an option's mark before its text: no product of B and 40
+_MARK = re.compile(
+    r"[(\[]?(?:[A-J][.:)\]]|[a-j][.)])\s*[^\s:]"
+)  # an option's mark before its text: no product of B and 40
 _BETWEEN = re.compile(r"\s*(?:,?\s+\b(?:or|and)\b\s+|;|,(?![^(\[{]*[)\]}]))\s*")
 _LINKS = {"of", "on", "in", "and", "or", "to", "from", "by", "with", "is", "are", "than", "because", "since", "x", "y"}
 

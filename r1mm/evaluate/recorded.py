@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from r1mm.errors import BadInput
+from r1mm.evaluate.readings import counts, readings_of
 from r1mm.evaluate.scoring import Output, Scorer, Truth, read_outputs, rescored, score, summary, truth_of
 from r1mm.evaluate.tasks import KnownTask
 from r1mm.rundir import read_jsonl, sha256_file
@@ -163,6 +164,7 @@ def score_recorded(path: Path, task: KnownTask, prompts: Path | None = None) -> 
         "task": task.name,
         "scorer": task.scorer,
         **summary(task.scorer, outputs),
+        **counts(readings_of(task.scorer, outputs)),
         "missing": missing,
         "stored_right": sum(mark for _, mark in marks) if marks else None,
         "changed": changed,

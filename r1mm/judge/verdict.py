@@ -10,9 +10,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from r1mm.errors import BadInput
 from r1mm.expected import Claim, Expected, PublishedRow, ReferenceRow
 from r1mm.judge.claims import ClaimOutcome, ClaimResult, judge_claim
+from r1mm.judge.form import FormEffect, ReadOutput, form_effect
 from r1mm.judge.outputs import (
     COMPARISONS,
     Comparison,
@@ -55,6 +58,7 @@ class Verdict(Strict):
     scores: dict[str, dict[Condition, Score]]
     comparisons: dict[str, dict[ComparisonName, Comparison]]
     recorded: dict[str, dict[str, RecordedComparison]]
+    form: dict[str, FormEffect] = Field(default={})
     claims: list[ClaimResult]
     reference_rows: list[ReferenceRow]
     published_rows: list[PublishedRow]
@@ -122,6 +126,7 @@ def judge(
     base_seed: int | None,
     outputs: Mapping[str, Outputs],
     recorded: Mapping[str, Outputs] | None = None,
+    readings: Mapping[str, Mapping[Condition, Sequence[ReadOutput]]] | None = None,
     comparable: bool = True,
     why_not: Sequence[str] = (),
 ) -> Verdict:
@@ -129,8 +134,9 @@ def judge(
 
     `outputs` holds, by split and then by condition, one output for each item; all conditions of a split must have the
     same items, in any order.  `recorded` holds upstream's own outputs in the same way, for the splits and conditions
-    that were evaluated under upstream's prompt.  Raises BadInput for another recipe's claims, an unknown size, a
-    missing split or condition, no outputs, unequal items, or a claim that has nothing to be compared with.
+    that were evaluated under upstream's prompt, `readings` the outputs read with and without their form.  Raises
+    BadInput for another recipe's claims, an unknown size, a missing split or condition, no outputs, unequal items, or a
+    claim that has nothing to be compared with.
     """
     claims, rows = claims_of(expected, recipe=recipe, size=size, variant=variant, splits=list(outputs))
     refused = reasons(comparable, why_not)
@@ -158,6 +164,7 @@ def judge(
         recorded={
             name: compare_recorded(name, split, recorded[name]) for name, split in aligned.items() if name in recorded
         },
+        form={name: form_effect(name, by_condition) for name, by_condition in (readings or {}).items()},
         claims=results,
         reference_rows=rows,
         published_rows=expected.published_rows,

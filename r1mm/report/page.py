@@ -18,6 +18,7 @@ from markupsafe import Markup
 from r1mm.ledger import Entry
 from r1mm.report import figures
 from r1mm.report.figures import Row
+from r1mm.report.form import form_figure, form_words
 from r1mm.report.rows import GROUPS, lines_figure, shown_lines
 from r1mm.report.sections import full_sections, why_not
 from r1mm.report.words import (
@@ -220,6 +221,7 @@ def build_report(inputs: ReportInputs) -> str:
     shown = common(inputs)
     verdict, scores = inputs.verdict, shown["scores"]
     references = verdict.get("reference_rows") or []
+    form = verdict.get("form") or {}
     # A full recipe's numbers stand among the published ones; a miniature's only beside earlier runs of it.
     lines = shown_lines([verdict]) if shown["full"] else {}
     return templates().get_template("report.html.j2").render(
@@ -229,6 +231,8 @@ def build_report(inputs: ReportInputs) -> str:
         strip=Markup(figures.reference_strip(scores, shown["comparisons"], references, shown["variant"])),
         samples=choose_samples(inputs), settings=shown_settings(inputs.resolved), why_not=why_not([verdict]),
         sheets={split: data_uri(png, SHEET_BYTES, SHEET_SIDE) for split, png in inputs.contact_sheets.items()},
+        form=form, form_dots=Markup(form_figure(form)),
+        form_words=[form_words(split, effect) for split, effect in form.items()],
         lines=lines, alone=all(line.this_run for rows in lines.values() for line in rows),
         dots=Markup(lines_figure(lines)),
         **full_sections(verdict, inputs.manifest, inputs.metrics, inputs.outputs, inputs.ledger, _lmms_splits(inputs)),

@@ -22,7 +22,9 @@ def add(verb: AddVerb) -> None:
         "without one is wrong and counted as unparsed; lenient: what a benevolent reader would take it to answer.\n"
         "math: math-verify on the whole output; lenient: also on the answer alone, without its tags.\n"
         "choice: the letter that the answer tag, or an output without one, starts with; lenient: the last letter in\n"
-        "the part that answers.",
+        "the part that answers.\n"
+        "parseable: the answer stands where the prompt asks for it, in the task's form; by force: wherever it stands\n"
+        "after the thoughts. Of both, how many are right by letter, option or value.",
     )
     score.add_argument("task", metavar="TASK", help="name of a task, or recipe/task where recipes differ in it")
     score.add_argument("file", metavar="FILE", type=Path, help="recorded outputs")

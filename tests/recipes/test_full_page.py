@@ -117,6 +117,20 @@ def test_strict_and_lenient_scores_are_both_shown(run: ReportInputs, shown: str)
     assert "lmms-eval" not in shown
 
 
+def test_the_page_says_how_much_of_a_gain_is_form(run: ReportInputs, report: str, shown: str) -> None:
+    assert report.count('id="form"') == 1
+    assert report.count("what the gain is made of") == len(run.verdict["form"]) == 3
+    section = shown[shown.index("How much of the gain is format") : shown.index("Against upstream")]
+    for effect in run.verdict["form"].values():
+        assert effect["parsing"]["points"] + effect["answering"]["points"] == pytest.approx(effect["gain"]["points"])
+        for part in ("gain", "parsing", "answering", "forced"):
+            assert shown_as.signed(effect[part]["points"]) in section
+            assert shown_as.span(effect[part]["interval"], True) in section
+    base = run.verdict["form"]["superclevr-200"]["scores"]["base-think"]
+    assert (base["parseable"], base["forced"]) == (94.0, 53.0)  # 12 name the right number outside of the tag
+    assert "94.0 % 89.8 to 96.5 50.0 %" in section
+
+
 def test_what_lmms_eval_asked_is_also_scored_as_its_older_version_read(run: ReportInputs) -> None:
     texts = ["<think>Blue moves.</think><answer>C</answer>", "C", "<think>red\n\nC</think>C"]
     rows = [score("choice", item=t, prompt="?", completion=t, tokens=3, truth="C").model_dump() for t in texts]

@@ -28,6 +28,7 @@ def test_samples_that_exercise_every_rule(
     found = score_recorded(SAMPLES / f"{kind}.json", task, SAMPLES / f"{kind}-prompts.jsonl")
     assert (found["n"], found["right"], found["unparsed"]) == (8, right, unparsed)
     assert (found["lenient_right"], found["recovered"]) == (lenient, recovered)
+    assert found["parseable_right"] <= min(found["parseable"], found["right_by_force"]) <= found["found_by_force"] <= 8
     assert (found["missing"], found["stored_right"], found["changed"]) == (0, right, [])
     assert len(found["notes"]) == 1
     assert "items, questions and truths are those of" in found["notes"][0]

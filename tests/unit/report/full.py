@@ -7,6 +7,7 @@ import functools
 import random
 from typing import Any
 
+from r1mm.evaluate.readings import readings_of
 from r1mm.evaluate.scoring import Output, score
 from r1mm.expected import Expected
 from r1mm.judge.answer import answer
@@ -96,9 +97,12 @@ def recorded() -> dict[str, dict[Condition, list[Output]]]:
 
 
 def verdict(variant: str, seed: int, refused: list[str]) -> dict[str, Any]:
+    made = evaluated(variant, seed)
+    readings = {split: {name: readings_of("counting", rows) for name, rows in by.items()} for split, by in made.items()}
     found = judge(
         expected(), recipe=recipe().name, size=recipe().size, variant=variant, seed=seed, base_seed=0,
-        outputs=evaluated(variant, seed), recorded=recorded(), comparable=not refused, why_not=refused,
+        outputs=made, recorded=recorded(), comparable=not refused, why_not=refused,
+        readings=readings,
     )  # fmt: skip
     return found.model_dump(mode="json")
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, Image
 from safetensors.torch import load_file
 
 from r1mm.data.counting import load_counting, write_counting
@@ -172,3 +173,30 @@ def test_a_dataset_smaller_than_a_step_is_refused(folder: Path) -> None:
     recipe = load_recipe(folder / "tiny" / "recipe.yaml")
     with pytest.raises(BadInput, match="the training set has 1 items, one step needs 2"):
         build_trainer(recipe, model=folder / "base", dataset=dataset, seed=1, folder=folder, suppressed=suppressed)
+
+
+def test_the_problem_reaches_a_reward_that_asks_for_it(folder: Path) -> None:
+    # Through TRL's own hands, which drop and keep columns by rules of theirs.
+    pngs = [load_counting(folder / "sets" / "train.parquet")[0]["image"]] * 4
+    dataset = Dataset.from_dict(
+        {
+            "image": pngs,
+            "problem": ["How many?\nA. 1\nB. 2", "How many?\nA. 2\nB. 1"] * 2,
+            "solution": ["<answer>2</answer>"] * 4,
+        }
+    ).cast_column("image", Image())
+    recipe = resolve(load_recipe(folder / "tiny" / "recipe.yaml"), "images-fixed").recipe
+    rewards = Setting[list[str]](value=["answer"], source="our choice: for a test")
+    trainer = build_trainer(
+        recipe.model_copy(update={"rewards": rewards}),
+        model=folder / "base",
+        dataset=dataset,
+        seed=1,
+        folder=folder / "answers",
+        suppressed=suppressed,
+    )
+    rows = [trainer.train_dataset[i] for i in range(4)]
+    completions = [[{"role": "assistant", "content": "<think>two</think><answer>B</answer>"}]] * 4
+    prompts = [row["prompt"] for row in rows]
+    found = trainer._calculate_rewards(rows, prompts, completions, [[1]] * 4)
+    assert found.squeeze(1).tolist() == [1.0, 0.0, 1.0, 0.0]

@@ -1,11 +1,13 @@
 import pytest
 
 from r1mm.answers.values import read
+from r1mm.errors import BadInput
 from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.sourced import Setting
 from r1mm.train import rewards
 from r1mm.train.rewards import (
     accuracy_reward,
+    answer_reward,
     format_reward_for,
     gives_letter,
     is_accurate,
@@ -115,6 +117,15 @@ def test_where_math_verify_reads_the_answer_the_letter_need_not_be_the_same() ->
     assert not gives_letter("<think>It is 3.</think> <answer>C</answer>", "<answer> 2 </answer>")
 
 
+def test_the_answer_needs_the_problem_for_its_options() -> None:
+    problems = ["Find x.\nA. 3\nB. 4", "Find x.\nA. 4\nB. 3", "Find x."]
+    completions = [[{"role": "assistant", "content": "<think>It is 4.</think>\n<answer>B</answer>"}]] * 3
+    solution = ["<think>It is 4.</think>\n\n<answer>4</answer>"] * 3
+    assert answer_reward(completions, solution=solution, problem=problems, prompts=None) == [1.0, 0.0, 0.0]
+    with pytest.raises(BadInput, match="holds no answer; correct the dataset"):
+        answer_reward(completions[:1], solution=["<answer></answer>"], problem=problems[:1])
+
+
 def test_a_recipe_says_which_rewards_count() -> None:
     recipe = load_recipe(RECIPES / "r1v-clevr-2b" / "recipe.yaml")
     assert [reward.__name__ for reward in reward_functions(recipe)] == ["accuracy_reward", "format_reward"]
@@ -122,6 +133,10 @@ def test_a_recipe_says_which_rewards_count() -> None:
         update={"rewards": Setting[list[str]](value=["letter"], source="our choice: a test of it")}
     )
     assert reward_functions(letter) == [letter_reward]
+    ours = recipe.model_copy(
+        update={"rewards": Setting[list[str]](value=["answer", "format"], source="our choice: a test of it")}
+    )
+    assert [reward.__name__ for reward in reward_functions(ours)] == ["answer_reward", "format_reward"]
     assert letter_reward([[{"content": "<answer>B</answer>"}]] * 2, ["<answer>B.</answer>", "<answer>C.</answer>"]) == [
         *(1.0, 0.0)
     ]

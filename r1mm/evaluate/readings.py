@@ -1,0 +1,173 @@
+"""Evaluated outputs read twice, so that form and answer come apart: as the prompt asks, and by force.
+
+Of records as they are, offline: an output's text, its prompt and its truth are all that is needed.  The marks in the
+record keep their meaning; the two readings here are our own, the same for every task.
+
+- *Parseable*: the answer stands where the prompt asks for it and in the form of the task: a number and nothing else, a
+  value and nothing else, or an option's letter at the start.  Where the prompt names `<answer>`, it stands in that tag,
+  closed and after the thoughts, in all of them the same; where it does not, a bare answer counts too.  Whether there
+  are thoughts is not asked: that is the record's mark `format`.
+- *Forced*: the first rule of `r1mm.answers.places` whose words say something of the task's kind.  In the last words,
+  any letter or value does, the last: the lenient rules of `choices`, `counting` and `expressions`.
+
+For counting and letters that is the task's own strict rule, but for tags in thoughts and tags that disagree, so that
+accuracies are those of the record.  Geometry's rule looks at the whole output and not at its form: there they are not.
+An answer that does not choose (`A or B`) is not parseable, and wrong where it is forced.  Both readings judge by
+`r1mm.answers.judging`: letter, text or value.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from r1mm.answers.judging import LETTERS, Truth, interpret, judge, readings_alone, truth_of
+from r1mm.answers.options import find_options
+from r1mm.answers.places import Found, Rule, after_thoughts, found_by_rule
+from r1mm.answers.values import equal, read, value_of
+from r1mm.evaluate.choices import parse_letter, parse_letter_leniently
+from r1mm.evaluate.counting import parse_count_leniently
+from r1mm.evaluate.scoring import Output, Scorer
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One output, read both ways.  `right` needs `parseable`; `forced` is the rule that found an answer, if one did.
+
+    `forced` is "asked" where another reader was asked (`readings_of`).
+    """
+
+    item: str
+    parseable: bool
+    right: bool
+    forced: Rule | Literal["asked"] | None
+    forced_right: bool
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An output in which no rule finds an answer, and the question it was given to."""
+
+    item: str
+    question: str
+    completion: str
+
+
+# Of outputs without an answer, what they answer, by item, as text; items that it leaves out stay without one.
+Ask = Callable[[Sequence[Unread]], Mapping[str, str]]
+
+
+def question_of(prompt: str, template: str | None) -> str:
+    """The question in a prompt: what stands where the template has {question}; the whole prompt where it is another."""
+    before, _, after = (template or "{question}").partition("{question}")
+    fits = prompt.startswith(before) and prompt.endswith(after) and len(prompt) >= len(before) + len(after)
+    return prompt[len(before) : len(prompt) - len(after)] if fits else prompt
+
+
+def _truth(scorer: Scorer, output: Output, question: str, options: Mapping[str, str]) -> Truth:
+    if scorer == "choice":
+        return Truth(str(output.truth), options.get(str(output.truth)))
+    return truth_of(str(output.truth), question)
+
+
+def _says(scorer: Scorer, text: str, options: Mapping[str, str]) -> Literal["one", "several", "nothing"]:
+    """How many answers of the task's kind a text gives."""
+    meant = interpret(text, options, options or (LETTERS if scorer == "choice" else ""))
+    if meant.fault:
+        return "nothing" if meant.fault == "no answer" else "several"
+    if meant.letter:
+        return "one"
+    if scorer == "choice":
+        return "nothing"
+    return "one" if any(value_of(one) is not None for one in readings_alone(meant.text)) else "nothing"
+
+
+def _in_form(scorer: Scorer, text: str, options: Mapping[str, str]) -> bool:
+    """Whether a text is one answer in the form of the task."""
+    if scorer == "counting":
+        return text.strip().isdecimal()
+    one = _says(scorer, text, options) == "one"
+    if scorer == "choice":
+        return one and parse_letter(text) is not None
+    meant = interpret(text, options, options)
+    return one and (meant.letter is not None or value_of(text) is not None)
+
+
+def _right_in_last_words(scorer: Scorer, said: str, text: str, truth: Truth) -> bool | None:
+    """Whether the last letter or value of an output is right; None where there is none."""
+    if scorer == "choice":
+        letter = parse_letter_leniently(said)
+        return None if letter is None else letter == truth.letter
+    if scorer == "counting":
+        count = parse_count_leniently(said)
+        return None if count is None else str(count) == truth.text
+    value = read(text)
+    return equal(value, read(truth.text or "")) if value else None
+
+
+def _forced(scorer: Scorer, completion: str, truth: Truth, options: Mapping[str, str]) -> tuple[Rule | None, bool]:
+    for found in found_by_rule(completion, forced=True):
+        (text,) = found.texts
+        if _says(scorer, text, options) != "nothing":
+            return found.rule, judge(text, truth, options).right
+        if found.rule == "last words":
+            right = _right_in_last_words(scorer, after_thoughts(completion) or "", text, truth)
+            return (None, False) if right is None else (found.rule, right)
+    return None, False
+
+
+def _as_asked(prompt: str, completion: str) -> Found | None:
+    """The answer where the prompt asks for it."""
+    found = next(found_by_rule(completion), None)
+    asked = ("tag",) if "<answer>" in prompt else ("tag", "bare")
+    return found if found is not None and found.rule in asked else None
+
+
+def read_output(scorer: Scorer, output: Output, template: str | None = None) -> Reading:
+    """An output read both ways.  `template`: what its prompt was made with, to tell question and instructions apart."""
+    question = question_of(output.prompt, template)
+    options = {} if scorer == "counting" else find_options(question)
+    truth = _truth(scorer, output, question, options)
+    found = _as_asked(output.prompt, output.completion)
+    texts = {text.strip() for text in found.texts} if found is not None else set()
+    parseable = len(texts) == 1 and all(_in_form(scorer, text, options) for text in texts)
+    right = parseable and all(judge(text, truth, options).right for text in texts)
+    rule, forced_right = _forced(scorer, output.completion, truth, options)
+    return Reading(output.item, parseable, right, rule, forced_right)
+
+
+def readings_of(
+    scorer: Scorer, outputs: Sequence[Output], template: str | None = None, ask: Ask | None = None
+) -> list[Reading]:
+    """Every output read both ways, in order.
+
+    `ask`: another reader, a person or a model, for the outputs in which no rule finds an answer; what it says is judged
+    as an answer found by force is.
+    """
+    readings = [read_output(scorer, output, template) for output in outputs]
+    if ask is None:
+        return readings
+    unread = {output.item: output for output, reading in zip(outputs, readings, strict=True) if reading.forced is None}
+    questions = {item: question_of(output.prompt, template) for item, output in unread.items()}
+    answers = ask([Unread(item, questions[item], output.completion) for item, output in unread.items()])
+    return [
+        _asked(scorer, reading, unread[reading.item], questions[reading.item], answers[reading.item])
+        if reading.item in unread and reading.item in answers
+        else reading
+        for reading in readings
+    ]
+
+
+def _asked(scorer: Scorer, reading: Reading, output: Output, question: str, answer: str) -> Reading:
+    options = {} if scorer == "counting" else find_options(question)
+    truth = _truth(scorer, output, question, options)
+    return replace(reading, forced="asked", forced_right=judge(answer, truth, options).right)
+
+
+def counts(readings: Sequence[Reading]) -> dict[str, int]:
+    """How many outputs are parseable and right so, have an answer by force and are right so."""
+    return {
+        "parseable": sum(reading.parseable for reading in readings),
+        "parseable_right": sum(reading.right for reading in readings),
+        "found_by_force": sum(reading.forced is not None for reading in readings),
+        "right_by_force": sum(reading.forced_right for reading in readings),
+    }
