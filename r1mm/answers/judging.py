@@ -64,7 +64,7 @@ _VERB = re.compile(
     r"\b(?:is|are|was|were|be|equals?(?:\s+to)?|measures?|gives?|becomes?|has|have|totals?|makes?)\b"
     r"|(?<![<>!])=|:(?!\s*\d)|\\approx"
 )
-_DENIES = re.compile(r"\bnot\b|n't\b", re.IGNORECASE)
+_DENIES = re.compile(r"\b(?:not|cannot|never|neither|nor)\b|n't\b", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:/\d+)?(?:\s*(?:\u00b0|%|\\%|\\pi\b))?(?![\w])")
 _POLAR = {"yes", "no", "true", "false"}
 
@@ -120,16 +120,19 @@ def _predicate(text: str) -> str:
 def readings_alone(text: str) -> list[str]:
     """The readings of a text as one answer: whole, without its mark, before "≈", after its verb, its only number.
 
-    What follows in brackets is left out where it has no number (`3 (cm)`) or says the same (`0.25 (25%)`).
+    What follows in brackets is left out where it has no number (`3 (cm)`) or says the same (`0.25 (25%)`).  A text that
+    denies something is read as a whole alone.
     """
     unmarked = re.sub(r"^[(\[]?(?:[A-J][.:)\]]|[a-j][.)])\s*", "", text)
     unmarked = re.sub(r"\s*[,;]?\s*\([A-J]\)\.?$", "", unmarked)
-    found = [text, unmarked, unmarked.rpartition("\\approx")[0], _predicate(text)]
-    extra = re.fullmatch(r"(.+?)\s*\(([^()]*)\)\.?", text)
-    if extra and (not re.search(r"\d", extra.group(2)) or same_value(*extra.groups())):
-        found.append(extra.group(1))
-    numbers = _NUMBER.findall(text) if value_of(text) is None and not _DENIES.search(text) else []
-    found += numbers if len(numbers) == 1 else []
+    found = [text, unmarked]
+    if not _DENIES.search(text):
+        found += [unmarked.rpartition("\\approx")[0], _predicate(text)]
+        extra = re.fullmatch(r"(.+?)\s*\(([^()]*)\)\.?", text)
+        if extra and (not re.search(r"\d", extra.group(2)) or same_value(*extra.groups())):
+            found.append(extra.group(1))
+        numbers = _NUMBER.findall(text) if value_of(text) is None else []
+        found += numbers if len(numbers) == 1 else []
     return [one for one in dict.fromkeys(found) if one]
 
 
@@ -141,12 +144,12 @@ def _held(text: str, options: Mapping[str, str]) -> list[str]:
     words = {letter: set(words_of(option).split()) for letter, option in options.items()}
     shared = set.intersection(*words.values()) if words else set()
     said = set(words_of(text).split())
-    if said & {"not", "neither", "nor"} and not any({"not", "neither", "nor"} & own for own in words.values()):
+    if _DENIES.search(text) and not any(map(_DENIES.search, options.values())):
         return []
     held = {
         letter: all_words - shared
         for letter, all_words in words.items()
-        if re.search(r"[^\W\d_]{2,}", options[letter]) and all_words and (all_words - shared or all_words) <= said
+        if all_words and value_of(options[letter]) is None and (all_words - shared or all_words) <= said
     }
     return [letter for letter, own in held.items() if not any(own < other for other in held.values())]
 
@@ -249,7 +252,9 @@ def judge(answer: str, truth: Truth, options: Mapping[str, str]) -> Verdict:
     """Whether the text of an answer is the truth, and by what."""
     meant = interpret(answer, options, options or (LETTERS if truth.letter else ""))
     if meant.fault:
-        return Verdict(False, meant.fault)
+        # A truth of several letters is right when it is given as it is.
+        whole = meant.fault == "two answers" and not truth.letter and same(_core(answer), truth.text or "")
+        return Verdict(True, "text") if whole else Verdict(False, meant.fault)
     if meant.letter and truth.letter:
         if meant.letter != truth.letter:
             return Verdict(False, "another answer")

@@ -76,10 +76,10 @@ _CUBIC = re.compile(r"^(?:cubic|cu\.?|\u7acb\u65b9)\s*(?=\S)|(?:\s*cubed|\^\{?3\
 _COUNTED = re.compile(  # 12 square units, 5 different items: a number and one to three words
     r"^(?P<value>.*[\d})])\s*(?P<unit>[^\W\d_]+\.?(?:\s+[^\W\d_]+){0,2})(?:\^\{?[23]\}?)?$", re.DOTALL
 )
-_MARK = re.compile(
-    r"[(\[]?(?:[A-J][.:)\]]|[a-j][.)])\s*[^\s:]"
-)  # an option's mark before its text: no product of B and 40
+# An option's mark before its text: `B. 40` is no product of B and 40.
+_MARK = re.compile(r"[(\[]?(?:[A-J][.:)\]]|[a-j][.)])\s*[^\s:]")
 _BETWEEN = re.compile(r"\s*(?:,?\s+\b(?:or|and)\b\s+|;|,(?![^(\[{]*[)\]}]))\s*")
+_LONGEST = 200  # characters of a value; what is longer no dataset has as an answer, and takes math-verify seconds
 _LINKS = {"of", "on", "in", "and", "or", "to", "from", "by", "with", "is", "are", "than", "because", "since", "x", "y"}
 
 
@@ -190,7 +190,8 @@ def split_unit(text: str) -> tuple[str, Unit]:
             f"{above.kind} per {below.kind}", f"({above.factor})/({below.factor})"
         )
     found = _UNIT_AT_END.search(text)
-    if found and found.start() > 0:
+    # `4s` may be four times a side; `5m`, in GEOQA's truths, are metres.
+    if found and found.start() > 0 and (text[found.start() - 1] == " " or found.group(1) not in ("s", "h", "g")):
         unit = _unit_of(found.group(1))
         if unit is not None:
             return text[: found.start()].strip(), unit
@@ -234,6 +235,8 @@ def value_of(text: str) -> tuple[str, Unit] | None:
     Words such as "about", a name before an equal sign (`x = 5`, `AB = 5`), a unit and full stops may stand around it.
     """
     text = plain(text).strip(" .;,!")
+    if len(text) > _LONGEST:
+        return None
     before = None
     while before != text:
         before, text = text, _HEDGE.sub("", text).strip()

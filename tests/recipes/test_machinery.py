@@ -48,7 +48,13 @@ def test_a_run_leaves_what_the_readme_says(finished: Path) -> None:
     taken = ("warm-start", "base-evaluation", "grpo", "evaluation")
     assert threads == {name: 2 if name in taken else None for name in threads}
     assert [json.loads(line)["step"] for line in (root / "metrics.jsonl").read_text().splitlines()] == list(range(1, 7))
-    assert "<html" in (root / "report.html").read_text()
+    verdict, page = json.loads((root / "verdict.json").read_text()), (root / "report.html").read_text()
+    assert set(verdict["form"]) == set(verdict["scores"])
+    for split, effect in verdict["form"].items():
+        assert set(effect["scores"]) == set(verdict["scores"][split])
+        assert effect["gain"]["points"] == pytest.approx(verdict["comparisons"][split]["gain"]["points"])
+    assert "<html" in page
+    assert "How much of the gain is format" in page
     assert not list(finished.rglob("*.bin")) + list(finished.rglob("*.pt")) + list(finished.rglob("checkpoint-*"))
 
 

@@ -43,7 +43,7 @@ def test_right_by_letter_and_by_value(truth: str, answers: list[str], by: str) -
 @pytest.mark.parametrize(
     ("answers", "by"),
     [
-        (each("A | 50° | 45 | Not B | It is not 40° | 4 | -40° | ABCD | 400 | ?"), "another answer"),
+        (each("A | 50° | 45 | Not B | It is not 40° | It can't be 40° | 4 | -40° | ABCD | 400 | ?"), "another answer"),
         (each("A or B | B or C | A/B | A, B | both A and B | It is either A or B. | (A) or (B)"), "two answers"),
         (each("B. 50° | A. 40° | a) 40° | 40° (C) | B. 45° | Option B: 140 degrees"), "contradiction"),
         (["", " ", "$ $"], "no answer"),
@@ -93,6 +93,21 @@ def test_without_options() -> None:
     assert verdict(OPEN, "Yes", "yes, it is") == (True, "text")
     assert verdict(OPEN, "Yes", "yes and no") == (False, "another answer")
     assert verdict(OPEN, "No", "No, it is not") == (True, "text")
+
+
+def test_options_that_are_values_are_not_found_as_words() -> None:
+    lengths = "How long? (A) 3 cm (B) 4 cm (C) 5 cm (D) 6 cm"
+    assert verdict(lengths, "C", "5 cm") == (True, "value")
+    assert verdict(lengths, "C", "two cm and 5 more cm and 9 cm") == (False, "another answer")
+    assert verdict(lengths, "C", "It cannot be 5 cm") == (False, "another answer")
+
+
+def test_a_truth_of_several_letters_is_taken_as_it_is() -> None:
+    assert verdict(ANGLE, "A and C", "A and C") == (True, "text")
+    assert verdict(ANGLE, "A and C", "A and B") == (False, "two answers")
+    assert verdict(ANGLE, "A and C", "A") == (False, "another answer")
+    parts = "(a) Find x. (b) Find y."  # no options, but in their form
+    assert verdict(parts, "(a) 5, (b) 6", "(a) 5, (b) 6") == (True, "text")
 
 
 def test_every_tag_has_to_be_right() -> None:

@@ -63,6 +63,8 @@ def test_a_unit_is_told_from_a_factor() -> None:
     assert split_unit("4πcm")[1].kind == "length 1"
     assert split_unit("5 items")[1].kind == ""
     assert split_unit("12 h")[1].kind == "time"
+    assert split_unit("12h")[1].kind == ""  # a height, twelve times
+    assert value_of("1" * 300) is None  # no dataset's answer
     assert value_of("isosceles triangle") is None
     assert value_of("x") is None  # a name
     assert value_of("2x") == ("2x", split_unit("2x")[1])
