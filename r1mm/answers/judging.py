@@ -66,6 +66,7 @@ _VERB = re.compile(
 )
 _DENIES = re.compile(r"\b(?:not|cannot|never|neither|nor)\b|n't\b", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:/\d+)?(?:\s*(?:\u00b0|%|\\%|\\pi\b))?(?![\w])")
+_AROUND = re.compile(r"\s*([=<>+*/])\s*")  # a sign and the blanks around it
 _POLAR = {"yes", "no", "true", "false"}
 
 
@@ -94,7 +95,7 @@ class Verdict(NamedTuple):
 
 def same(given: str, truth: str) -> bool:
     """Whether two texts say the same: in the same words, or as equal values."""
-    mine, other = (plain(text).casefold().strip(" .;,!") for text in (given, truth))
+    mine, other = (_AROUND.sub(r"\1", plain(text).casefold().strip(" .;,!")) for text in (given, truth))
     if mine == other:
         return bool(mine)
     if not re.search(r"\d", mine + other) and words_of(given) == words_of(truth):
@@ -198,7 +199,8 @@ def interpret(text: str, options: Mapping[str, str], letters: Collection[str]) -
         (letter,) = claimed
         beside = _beside(core, letter)
         option = options.get(letter)
-        if beside and option:
+        # `C: 24 (2 x 12)`: beside a letter what stands in brackets is a remark.
+        if beside and option and not same(beside.partition("(")[0], option):
             said = _matches(beside, options)
             if (said and letter not in said) or (not said and value_of(beside) is not None):
                 return Meaning(fault="contradiction")

@@ -215,6 +215,7 @@ def _latex(expression: str) -> str:
     text = re.sub(r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)", r"(\1+\2/\3)", text)
     text = re.sub(r"(?<![\d.])\d{1,3}(?:\s\d{3})+(?!\d)", lambda found: "".join(found.group().split()), text)
     text = re.sub(r"(?<=\d)\s*(?:to|:)\s*(?=\d)", ":", text)
+    text = re.sub(r"(?<=\d)[eE]([+-]?\d+)\b", r" \\times 10^{\1}", text)
     text = re.sub(r"(?<=\d)\s*x\s*(?=10\b)", r"\\times ", text)
     return text.replace("%", "\\%").replace("\\\\%", "\\%").strip()
 

@@ -102,6 +102,15 @@ def test_options_that_are_values_are_not_found_as_words() -> None:
     assert verdict(lengths, "C", "It cannot be 5 cm") == (False, "another answer")
 
 
+def test_signs_and_remarks() -> None:
+    sides = "Which is right? (A) AB = CD (B) AB > CD"
+    assert verdict(sides, "A", "AB=CD") == (True, "text")
+    assert verdict(sides, "A", "AB>CD") == (False, "another answer")
+    assert verdict(ANGLE, "B", "B: 40° (180° - 140°)") == (True, "letter")
+    assert verdict(ANGLE, "B", "B: 30° (210° - 180°)") == (False, "contradiction")
+    assert verdict(OPEN, "0.001", "1e-3") == (True, "value")
+
+
 def test_a_truth_of_several_letters_is_taken_as_it_is() -> None:
     assert verdict(ANGLE, "A and C", "A and C") == (True, "text")
     assert verdict(ANGLE, "A and C", "A and B") == (False, "two answers")
