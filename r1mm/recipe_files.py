@@ -291,8 +291,9 @@ def _check_clips(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
     rewards = recipe.rewards.value
     if not rewards or len(set(rewards)) < len(rewards):
         fail(("rewards",), "must name one reward or more, each once", rewards)
-    elif {"accuracy", "letter"} <= set(rewards):
-        fail(("rewards",), "must not count the answer twice: accuracy, or letter for questions with options", rewards)
+    elif len({"accuracy", "letter", "answer"} & set(rewards)) > 1:
+        which = "accuracy, or letter for questions with options, or answer by our reading"
+        fail(("rewards",), f"must not count the answer twice: {which}", rewards)
 
 
 def _check_batch(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:

@@ -292,7 +292,8 @@ def test_a_recipe_of_clips_is_taken(tmp_path: Path) -> None:
         ({"rewards": setting([])}, r"rewards: must name one reward or more, each once, is \[\]"),
         ({"rewards": setting(["letter", "letter"])}, r"rewards: must name one reward or more, each once"),
         ({"rewards": setting(["letter", "accuracy"])}, r"rewards: must not count the answer twice"),
-        ({"rewards": setting(["length"])}, r"rewards\.value\.0: .*'accuracy', 'letter' or 'format'.*'length'"),
+        ({"rewards": setting(["answer", "accuracy"])}, r"rewards: must not count the answer twice"),
+        ({"rewards": setting(["length"])}, r"rewards\.value\.0: .*'letter', 'answer' or 'format'.*'length'"),
     ],
 )
 def test_what_cannot_be_done_with_clips_or_rewards_is_refused(
