@@ -15,17 +15,34 @@ from r1mm.plan import Plan, make_plan
 from r1mm.plan.shapes import config_of_folder, config_of_repo
 from r1mm.recipe import BASE_MODEL, TRAIN_SET, Condition, digest
 from r1mm.rundir import write_json
+from r1mm.training_parts import TRAININGS, Training
 
 SKIPPED_FILE = "undecodable.json"  # of the assets stage: training clips that are left out, and why
 
 
 def base_model(job: Job) -> Path:
-    """Where the model lies that GRPO starts from."""
+    """Where the model lies that a run starts from."""
     if job.recipe.miniature:
         return job.stage_folder("warm-start") / "model"
     from r1mm.data.pointers import resolve_asset
 
     return resolve_asset(job.stage_folder("assets"), BASE_MODEL)
+
+
+def start_model(job: Job, training: Training) -> Path:
+    """Where the model lies that a training starts from: the base model, or what the training before it left."""
+    before = [earlier for earlier in job.recipe.trainings if TRAININGS.index(earlier) < TRAININGS.index(training)]
+    return job.stage_folder(before[-1]) / "model" if before else base_model(job)
+
+
+def trained_model(job: Job) -> Path:
+    """Where the model lies that the last training of a run leaves."""
+    return job.stage_folder(job.recipe.trainings[-1]) / "model"
+
+
+def metrics_file(job: Job, training: Training) -> Path:
+    """Where a training writes a line per step: GRPO beside the run's results, fine-tuning in its stage's folder."""
+    return job.folder("run") / "metrics.jsonl" if training == "grpo" else job.stage_folder("sft") / "metrics.jsonl"
 
 
 def made_set(job: Job, name: str) -> Any:
@@ -61,6 +78,20 @@ def training_set(job: Job) -> Any:
         kept = [i for i, item in enumerate(rows["item"]) if item not in left_out]
         rows = rows.select(kept).flatten_indices()  # before clips are decoded as they are read, which would be written
     return _shown(job, rows)
+
+
+def sft_set(job: Job) -> Any:
+    """The examples that supervised fine-tuning learns from: columns image, thinking, problem, solution, item."""
+    from r1mm.data.load import load_examples, read_examples
+
+    assert job.recipe.sft_examples
+    if not job.recipe.miniature:
+        return load_examples(job.stage_folder("assets"), job.recipe)
+    name, made = job.recipe.sft_examples.items.value, job.folder("assets") / "stages" / "distill" / "dataset" / "data"
+    paths = sorted(made.glob("train-*.parquet"))
+    if not paths:
+        raise BadInput(f"set {name}: there is no train-*.parquet in {made}; make the examples first")
+    return read_examples(paths, job.folder("assets") / "stages" / ".cache", name)
 
 
 def look_through_clips(job: Job) -> None:
@@ -146,23 +177,26 @@ def check_plan(job: Job) -> None:
     config = base_config(job)
     if config is None:
         return  # a miniature; or the assets stage says what is missing
-    plan = make_plan(job.recipe, config, job.gpus)
-    if plan.layout.nodes > 1:
-        raise BadInput(
-            f"{job.gpus} is {plan.layout.nodes} machines, which can be planned for and not run on yet; give the GPUs "
-            "of one, such as 8xH100"
-        )
+    for training in job.recipe.trainings:
+        nodes = make_plan(job.recipe, config, job.gpus).layout.nodes
+        if nodes > 1:
+            raise BadInput(
+                f"{job.gpus} is {nodes} machines, which can be planned for and not run on yet; give the GPUs of one, "
+                "such as 8xH100"
+            )
 
 
-def plan_of(job: Job) -> Plan:
-    """How a full recipe is laid out on the job's GPUs.  BadInput where it cannot fit."""
+def plan_of(job: Job, training: Training) -> Plan:
+    """How one of a full recipe's trainings is laid out on the job's GPUs.  BadInput where it cannot fit."""
     return make_plan(job.recipe, config_of_folder(base_model(job)), job.gpus)
 
 
 def threads_of(job: Job, stage: str) -> int:
     """The threads of arithmetic that a stage takes here, in each of its processes."""
-    spread = stage == "grpo" and not job.recipe.miniature
-    return threads_here(job.recipe, plan_of(job).layout.processes if spread else 1)
+    training = next((training for training in job.recipe.trainings if training == stage), None)
+    if training is None or job.recipe.miniature:
+        return threads_here(job.recipe, 1)
+    return threads_here(job.recipe, plan_of(job, training).layout.processes)
 
 
 def generations(job: Job) -> dict[str, dict[Condition, Path]]:

@@ -19,6 +19,7 @@ HOME_OF: dict[str, Home] = {
     "warm-start": "base",
     "base-evaluation": "base",
     "base-gate": "run",
+    "sft": "run",
     "grpo": "run",
     "evaluation": "run",
     "verdict": "run",

@@ -16,8 +16,8 @@ from pydantic import Field, model_validator
 from r1mm.errors import BadInput
 from r1mm.manifest import LOCKS
 from r1mm.recipe import Recipe, resolve
-from r1mm.recipe_files import Place, line_of, load_file
 from r1mm.sourced import Source, Strict
+from r1mm.yaml_files import Place, line_of, load_file
 
 Scalar = str | int | float | bool | None
 # What a deviation does to the numbers of a run.

@@ -36,7 +36,7 @@ from r1mm.rundir import (
     write_json,
     write_record,
 )
-from r1mm.stages import GATE_FILE, PLAN_FILE, STAGE_TABLE, expected_inputs, new_record, note_start, started_path
+from r1mm.stages import GATE_FILE, PLAN_FILES, STAGE_TABLE, expected_inputs, new_record, note_start, started_path
 
 # Rendered sets, checkpoints with optimizer state, generations and pages of one miniature run, with room to spare.
 MINIATURE_BYTES = 1_000_000_000
@@ -152,8 +152,9 @@ def _update_manifest(job: Job, home: Home, around: dict[str, Any]) -> None:
         if stage == "assets":
             manifest["assets"] = {name: stamp.model_dump() for name, stamp in record.outputs.items()}
             manifest |= {"fetched": fetched(job)} if job.recipe.assets else {}
-    if home == "run" and (root / PLAN_FILE).is_file():
-        manifest["plan"] = json.loads((root / PLAN_FILE).read_text(encoding="utf-8"))
+    for name in PLAN_FILES.values() if home == "run" else ():
+        if (root / name).is_file():
+            manifest[name.removesuffix(".json")] = json.loads((root / name).read_text(encoding="utf-8"))
     write_json(path, manifest)
 
 
@@ -190,7 +191,8 @@ def needed_bytes(job: Job) -> int:
     config = base_config(job)
     if config is None:
         return MINIATURE_BYTES
-    kept: int = job.recipe.train["save_total_limit"].value + 1  # one more while the next is written
+    limits = [job.recipe.settings_of(training)["save_total_limit"].value for training in job.recipe.trainings]
+    kept: int = max(limits) + 1  # one more while the next is written; a training's are gone when the next begins
     checkpoints = kept * _CHECKPOINT_BYTES * read_shape(config).parameters
     # A folder of assets may hold small stand-ins.
     return checkpoints + (MINIATURE_BYTES if os.environ.get(LOCAL_VARIABLE) else _DATA_BYTES)
@@ -355,7 +357,7 @@ def reproduce(job: Job, place: Place, *, fresh: bool, say: Say, past_gate: bool 
                 if status != 0:
                     raise StageFailed(f"stage {stage} ended with status {status}; the same command goes on from there")
                 _update_manifest(job, HOME_OF[stage], around)
-            if stage == "base-gate" and "grpo" not in done:
+            if stage == "base-gate" and not done.issuperset(job.recipe.trainings):
                 _pass_gate(job, past_gate, say)
     return finished(job.folder("run"))
 

@@ -6,17 +6,29 @@ Every setting is a pair of `value` and `source`, so that no number is without it
 import difflib
 import hashlib
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from r1mm.asset_kinds import Asset
 from r1mm.errors import BadInput
 from r1mm.sourced import Setting, Source, Strict
+from r1mm.training_parts import (
+    OF_FULL,
+    PARTS,
+    TRAININGS,
+    SftExamples,
+    SftLayout,
+    Sharding,
+    Training,
+    WeightsDtype,
+    once,
+)
 
-StageName = Literal["assets", "warm-start", "base-evaluation", "base-gate", "grpo", "evaluation", "verdict", "report"]
+StageName = Literal[
+    "assets", "warm-start", "base-evaluation", "base-gate", "sft", "grpo", "evaluation", "verdict", "report"
+]
 STAGES: tuple[StageName, ...] = get_args(StageName)
-
 # The conditions under which a model is evaluated.
 Condition = Literal["base-think", "base-direct", "trained-think"]
 CONDITIONS: tuple[Condition, ...] = ("base-think", "base-direct", "trained-think")
@@ -65,18 +77,16 @@ class FilmSet(Strict):
 
 
 class Prompts(Strict):
-    """Templates with one `{question}` field each, kept to the blank as upstream has them."""
+    """Templates with one `{question}` field each, kept to the blank as upstream has them.  `train` is GRPO's."""
 
-    train: Setting[str]
+    train: Setting[str] | None = None
     evaluation: Setting[str]
     direct: Setting[str]
 
     @model_validator(mode="after")
     def _has_field(self) -> "Prompts":
         for name in ("train", "evaluation", "direct"):
-            text = getattr(self, name).value
-            if text.count("{question}") != 1:
-                raise ValueError(f"template {name} {text!r} must hold {{question}} exactly once")
+            once(name, getattr(self, name), "question")
         return self
 
 
@@ -125,6 +135,14 @@ class Variant(Strict):
     overrides: dict[str, Setting[Any]]
 
 
+class Grpo(NamedTuple):
+    """What only GRPO reads: the factors, the prompts of a step, and the template around their questions."""
+
+    factors: Factors
+    prompts_per_step: int
+    template: str
+
+
 class Recipe(Strict):
     """A published result to reproduce, or its miniature."""
 
@@ -139,11 +157,18 @@ class Recipe(Strict):
     threads: Setting[int]
     tasks: dict[str, Task]
     prompts: Prompts
-    factors: Factors
-    prompts_per_step: Setting[int]
-    train: dict[str, Setting[Any]]
     evaluation: dict[str, Setting[Any]]
     variants: dict[str, Variant]
+    # Which of its stages train, for a recipe whose variants differ in that; all of them where it does not say.
+    training: Setting[list[Training]] | None = None
+    # Of GRPO.
+    factors: Factors | None = None
+    prompts_per_step: Setting[int] | None = None
+    train: dict[str, Setting[Any]] = Field(default={})
+    # Of supervised fine-tuning.
+    sft: dict[str, Setting[Any]] = Field(default={})
+    sft_examples: SftExamples | None = None
+    examples_per_step: Setting[int] | None = None
     # Of a miniature, which makes its data and its base model.
     base_seed: Setting[int] | None = None
     scenes: dict[str, SceneSet | FilmSet] = Field(default={})
@@ -156,8 +181,9 @@ class Recipe(Strict):
     processor: dict[str, Setting[int]] = Field(default={})
     max_prompt_length: Setting[int] | None = None
     schedule_steps: Setting[int] | None = None
-    weights_dtype: Setting[Literal["float32", "bfloat16"]] | None = None
-    sharding: Setting[Literal["ddp", "zero-2", "zero-3"]] | None = None
+    weights_dtype: Setting[WeightsDtype] | None = None
+    sharding: Setting[Sharding] | None = None
+    sft_layout: SftLayout | None = None
     upstream_layout: dict[str, Setting[bool]] = Field(
         default={}
     )  # offload, gradient_checkpointing: where upstream had them on
@@ -181,15 +207,7 @@ class Recipe(Strict):
     def _of_its_size(self) -> "Recipe":
         of_size = {
             "miniature": ("base_seed", "scenes", "image_size", "model", "warm_start"),
-            "full": (
-                "assets",
-                "hardware",
-                "processor",
-                "max_prompt_length",
-                "schedule_steps",
-                "weights_dtype",
-                "sharding",
-            ),
+            "full": ("assets", "hardware", "processor"),
         }
         if any(isinstance(made, FilmSet) != bool(self.clips) for made in self.scenes.values()):
             raise ValueError("scenes are films where `clips` says how they are read, and pictures where it does not")
@@ -201,8 +219,63 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _of_its_trainings(self) -> "Recipe":
+        for training, parts in PARTS.items():
+            for key in parts:
+                runs, there = training in self.stages, bool(getattr(self, key))
+                if there and self.miniature and key in OF_FULL:
+                    raise ValueError(f"{key} is not for a miniature recipe")
+                if runs and not there and not (self.miniature and key in OF_FULL):
+                    raise ValueError(f"{key} is missing from a recipe with the stage {training}")
+                # Where `training` chooses, a variant leaves a stage out, and the recipe speaks of all.
+                if there and not runs and self.training is None:
+                    raise ValueError(f"{key} is not for a recipe without the stage {training}")
+        if self.prompts.train is None and {"warm-start", "grpo"} & {*self.stages}:
+            raise ValueError("prompts.train is missing from a recipe with the stage grpo or warm-start")
+        chosen = self.training.value if self.training else []
+        if self.training and (not chosen or chosen != [stage for stage in self.trainings if stage in chosen]):
+            raise ValueError(f"training {chosen} must name one or more of {', '.join(self.trainings)}, in this order")
+        return self
+
+    @property
+    def trainings(self) -> list[Training]:
+        """Its stages that train."""
+        return [stage for stage in TRAININGS if stage in self.stages]
+
+    @property
+    def grpo(self) -> Grpo:
+        """What only GRPO reads, of a recipe that runs it."""
+        assert self.factors
+        assert self.prompts_per_step
+        assert self.prompts.train
+        return Grpo(self.factors, self.prompts_per_step.value, self.prompts.train.value)
+
+    def settings_of(self, training: Training) -> dict[str, Setting[Any]]:
+        """The settings of one of its trainings, in TRL's names."""
+        return self.sft if training == "sft" else self.train
+
+    def rows_of_step(self, training: Training) -> int:
+        """The sequences that one optimizer step of a training learns from: examples, or completions."""
+        if training == "grpo":
+            return self.grpo.prompts_per_step * int(self.train["num_generations"].value)
+        assert self.examples_per_step
+        return self.examples_per_step.value
+
+    def kept_in(self, training: Training) -> tuple[Sharding | None, WeightsDtype | None]:
+        """How a full recipe shards a training, and in what type it holds the weights; None where it says nothing."""
+        if training == "sft":
+            own = self.sft_layout
+            return (own.sharding.value, own.weights_dtype.value) if own else (None, None)
+        sharding, dtype = self.sharding, self.weights_dtype
+        return sharding.value if sharding else None, dtype.value if dtype else None
+
+    @model_validator(mode="after")
     def _names_hold(self) -> "Recipe":
         known = {**self.scenes, **self.assets}
+        if self.sft_examples and not self.miniature:
+            items = self.sft_examples.items.value
+            if items not in self.assets or self.assets[items].kind != "dataset":
+                raise ValueError(f"sft_examples.items names {items!r}, which is no asset of kind dataset")
         for name, task in self.tasks.items():
             for other in (task.items, *([task.images] if task.images else []), *task.recorded.values()):
                 if other not in known:
@@ -254,8 +327,18 @@ def _named(what: str, name: str, known: dict[str, Variant], recipe: str) -> Vari
     return known[name]
 
 
+def _without(recipe: Recipe, left_out: list[Training]) -> Recipe:
+    """`recipe` without some of its trainings, and without what only they read."""
+    empty = {key: Recipe.model_fields[key].get_default() for training in left_out for key in PARTS[training]}
+    stages = [stage for stage in recipe.stages if stage not in left_out]
+    return recipe.model_copy(update={**empty, "stages": stages})
+
+
 def resolve(recipe: Recipe, variant: str | None = None) -> Resolved:
-    """`recipe` under one variant (the recipe's default when None), with options after it: `as-fixed+no-think`."""
+    """`recipe` under one variant (the recipe's default when None), with options after it: `as-fixed+no-think`.
+
+    Stages that train and that the variant does not run are left out.
+    """
     variant = variant or recipe.default_variant
     reading, *options = variant.split("+")
     overrides = dict(_named("variant", reading, recipe.variants, recipe.name).overrides)
@@ -269,7 +352,7 @@ def resolve(recipe: Recipe, variant: str | None = None) -> Resolved:
         target: Any = whole
         for part in parents:
             target = target.get(part) if isinstance(target, dict) else None
-        if not isinstance(target, dict) or (last not in target and parents != ["train"]):
+        if not isinstance(target, dict) or (last not in target and parents not in (["train"], ["sft"])):
             raise BadInput(f"variant {variant} overrides {dotted!r}, which the recipe does not have")
         target[last] = setting.model_dump()
     try:
@@ -278,6 +361,8 @@ def resolve(recipe: Recipe, variant: str | None = None) -> Resolved:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BadInput(f"variant {variant}: {where}: {first['msg']} (value {first['input']!r})") from error
+    if changed.training:
+        changed = _without(changed, [stage for stage in changed.trainings if stage not in changed.training.value])
     return Resolved(recipe=changed, variant=variant, overridden=list(overrides))
 
 

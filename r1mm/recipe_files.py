@@ -7,158 +7,22 @@ import ast
 import difflib
 import functools
 import importlib.util
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from r1mm.errors import BadInput
 from r1mm.expected import Expected
 from r1mm.recipe import Recipe, resolve
-from r1mm.sourced import SOURCE_FORMS, Setting
+from r1mm.sourced import Setting
+from r1mm.training_parts import Training
+from r1mm.yaml_files import Place, line_of, load_file
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML 1.1 reads `1e-4` as a string; hyper-parameters are written so, and mean the number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    # To the end: `0.14.0` is no number.
-    re.compile(r"([-+]?(\d[\d_]*)(\.[\d_]*)?([eE][-+]?\d+)|[-+]?\d[\d_]*\.[\d_]*|[-+]?\.(inf|Inf)|\.(nan|NaN))$"),
-    list("-+0123456789."),
-)
-Place = tuple[str | int, ...]
-
-
-def _build(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, int], path: Path) -> Any:
-    lines[place] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(loader.construct_object(key_node))
-            line = key_node.start_mark.line + 1
-            if key in mapping:
-                raise BadInput(f"{path}:{line}: key {key!r} stands here twice; keep one")
-            mapping[key] = _build(loader, value_node, (*place, key), lines, path)
-            lines[(*place, key)] = line
-        return mapping
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(loader, item, (*place, i), lines, path) for i, item in enumerate(node.value)]
-    return loader.construct_object(node)
-
-
-def read_yaml(path: Path) -> tuple[Any, dict[Place, int]]:
-    """A YAML file's content, and the line of every key and item by its place."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        lines: dict[Place, int] = {}
-        content = _build(loader, node, (), lines, path) if node else None
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not YAML: {error}") from error
-    return content, lines
-
-
-def line_of(place: Place, lines: dict[Place, int]) -> int:
-    """The line of a place, or of the nearest part around it that stands in the file."""
-    while place and place not in lines:
-        place = place[:-1]
-    return lines.get(place, 1)
-
-
-def _explain(error: ValidationError, path: Path, lines: dict[Place, int], model: type[BaseModel]) -> str:
-    out = []
-    for item in error.errors():
-        place = tuple(item["loc"])
-        where = f"{path}:{line_of(place, lines)}: {'.'.join(map(str, place)) or 'file'}"
-        seen = repr(item["input"])
-        seen = seen if len(seen) <= 80 else seen[:77] + "..."
-        if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(place[-1]), model.model_fields, n=1) if len(place) == 1 else []
-            hint = f"; did you mean {near[0]!r}?" if near else "; remove it or correct its name"
-            out.append(f"{where}: unknown key (value {seen}){hint}")
-        elif item["type"] == "missing" and place[-1] == "source":
-            out.append(f"{where}: has no source (value {seen}); add source: {SOURCE_FORMS}")
-        elif item["type"] == "missing":
-            out.append(f"{where}: is missing; add it")
-        elif len(place) > 1 and item["type"] == "model_type":
-            out.append(f"{where}: is {seen}, without a source; write {{value: {seen}, source: ...}}")
-        else:
-            out.append(f"{where}: {item['msg'].removeprefix('Value error, ')} (value {seen})")
-    return "\n".join(out)
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def _merged(base: Any, changes: Any, place: Place = ()) -> Any:
-    """`base` with `changes` on top, mapping by mapping; what has a source (a setting, an asset) is replaced whole.
-
-    `key: null` takes the key away; KeyError with its place where `base` has no such key.
-    """
-    if not (isinstance(base, dict) and isinstance(changes, dict)) or "source" in changes:
-        return changes
-    merged = dict(base)
-    for key, change in changes.items():
-        if change is not None:
-            merged[key] = _merged(base.get(key), change, (*place, key))
-        elif key in base:
-            del merged[key]
-        else:
-            raise KeyError((*place, key))
-    return merged
-
-
-def _extended(path: Path, content: Any, lines: dict[Place, int], own: tuple[str, ...]) -> Any:
-    """A file's content on top of that of the recipe that it `extends`: the same file in a sibling directory.
-
-    The keys in `own` are never taken over.
-    """
-    if not isinstance(content, dict) or "extends" not in content:
-        return content
-    where = f"{path}:{lines[('extends',)]}: extends {content['extends']!r}"
-    parent = path.parent.parent / str(content["extends"]) / path.name
-    if not parent.is_file():
-        raise BadInput(f"{where}, but there is no {parent}")
-    base, _ = read_yaml(parent)
-    if not isinstance(base, dict) or "extends" in base:
-        raise BadInput(f"{where}, and {parent} itself extends a recipe; extend that one")
-    changes = {key: content[key] for key in content if key != "extends"}
-    try:
-        return _merged({key: base[key] for key in base if key not in own}, changes)
-    except KeyError as error:
-        place = error.args[0]
-        raise BadInput(
-            f"{path}:{line_of(place, lines)}: {'.'.join(map(str, place))}: null takes away what {content['extends']} "
-            "does not have; remove the line"
-        ) from error
-
-
 # What a recipe never takes from the one that it extends: the readings of another result.
 _OWN = ("name", "variants", "options")
-
-
-def load_file(path: Path, model: type[M], own: tuple[str, ...] = ()) -> tuple[M, dict[Place, int]]:
-    """A YAML file in the form of `model`, on top of the one it extends, and the lines of what stands in it itself.
-
-    Raises BadInput with file and line.
-    """
-    content, lines = read_yaml(path)
-    content = _extended(path, content, lines, own)
-    try:
-        return model.model_validate(content), lines
-    except ValidationError as error:
-        raise BadInput(_explain(error, path, lines, model)) from error
 
 
 @functools.cache
@@ -182,11 +46,19 @@ def config_fields(package: str, *classes: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def _trl_fields(own: str) -> frozenset[str]:
+    common = config_fields("transformers", "training_args.py:TrainingArguments")
+    return common | config_fields("trl", own, "trainer/base_config.py:_BaseConfig")
+
+
 def grpo_fields() -> frozenset[str]:
     """Every field that TRL's `GRPOConfig` takes."""
-    return config_fields(
-        "trl", "trainer/grpo_config.py:GRPOConfig", "trainer/base_config.py:_BaseConfig"
-    ) | config_fields("transformers", "training_args.py:TrainingArguments")
+    return _trl_fields("trainer/grpo_config.py:GRPOConfig")
+
+
+def sft_fields() -> frozenset[str]:
+    """Every field that TRL's `SFTConfig` takes."""
+    return _trl_fields("trainer/sft_config.py:SFTConfig")
 
 
 # Set by r1mm itself for every run; a recipe that set them would be overruled without notice.
@@ -194,6 +66,14 @@ OURS = frozenset(
     {
         *("output_dir", "seed", "data_seed", "use_cpu", "save_strategy", "trust_remote_code", "push_to_hub"),
         *("logging_steps", "logging_nan_inf_filter", "report_to", "disable_tqdm", "dataloader_pin_memory"),
+    }
+)
+# Of TRL's `SFTConfig`, without effect here: r1mm makes the examples of supervised fine-tuning, as `sft_examples` says.
+SFT_WITHOUT_EFFECT = frozenset(
+    {
+        *("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "eos_token", "pad_token", "chat_template_path"),
+        *("truncation_mode", "packing", "packing_strategy", "padding_free", "pad_to_multiple_of", "eval_packing"),
+        *("completion_only_loss", "assistant_only_loss", "shuffle_dataset"),
     }
 )
 _MODEL = frozenset(
@@ -238,6 +118,7 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
             "setting of the evaluation",
         ),
         ("train", recipe.train, grpo_fields(), frozenset(), "field of TRL's GRPOConfig"),
+        ("sft", recipe.sft, sft_fields(), frozenset(), "field of TRL's SFTConfig"),
     )
     for name, section, known, needed, what in sections:
         for key, setting in section.items():
@@ -248,6 +129,11 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
                 raise BadInput(f"{where}: is no {what} (value {setting.value!r}){hint}")
             if key in OURS:
                 raise BadInput(f"{where}: is set by r1mm for every run (value {setting.value!r}); remove it")
+            if name == "sft" and key in SFT_WITHOUT_EFFECT:
+                raise BadInput(
+                    f"{where}: has no effect (value {setting.value!r}), sft_examples says how examples are made; "
+                    "remove it"
+                )
         for key in sorted(needed - section.keys()):
             raise BadInput(f"{path}:{line_of((name,), lines)}: {name} lacks {key}; add it with its source")
 
@@ -296,37 +182,63 @@ def _check_clips(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
         fail(("rewards",), f"must not count the answer twice: {which}", rewards)
 
 
-def _check_batch(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
-    def fail(key: str, text: str) -> None:
-        raise BadInput(f"{path}:{line_of(('train', key), lines)}: train.{key}: {text}")
+# How a step is laid out on devices, in TRL's names: a miniature's to say, a full recipe's plan to choose.
+_LAYOUT = ("per_device_train_batch_size", "gradient_accumulation_steps")
+_SECTIONS: dict[Training, str] = {"sft": "sft", "grpo": "train"}
 
-    whole = ("num_generations", "max_steps")
-    layout = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    if not recipe.miniature:
-        # A full recipe says what a step is; how it is laid out on the GPUs at hand is its plan's.
-        for key in (*layout, "deepspeed", "gradient_checkpointing"):
-            if key in recipe.train:
-                fail(
-                    key,
-                    "is for the plan to choose (r1mm plan); a full recipe sets prompts_per_step and num_generations",
-                )
-    for key in (*whole, *(layout if recipe.miniature else ())):
-        value = recipe.train[key].value if key in recipe.train else None
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            fail(key, f"must be a whole number from 1 on, is {value!r}")
-    if not recipe.miniature:
-        return
-    prompts, group = recipe.prompts_per_step.value, recipe.train["num_generations"].value
-    per_device = recipe.train["per_device_train_batch_size"].value
-    accumulation = recipe.train["gradient_accumulation_steps"].value
+
+def _check_batch(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
+    """That every training's step is what the recipe says it is, and that it has an end."""
+    for training in recipe.trainings:
+        section, settings = _SECTIONS[training], recipe.settings_of(training)
+        if not recipe.miniature:
+            for key in (*_LAYOUT, "deepspeed", "gradient_checkpointing"):
+                if key in settings:
+                    says = "prompts_per_step and num_generations" if training == "grpo" else "examples_per_step"
+                    raise _fault(
+                        section,
+                        key,
+                        f"is for the plan to choose (r1mm plan); a full recipe sets {says}",
+                        path,
+                        lines,
+                    )
+        whole = ["num_generations", "max_steps"] if training == "grpo" else []
+        if training == "sft":
+            lengths = [key for key in ("max_steps", "num_train_epochs") if key in settings]
+            if len(lengths) != 1:
+                raise _fault(section, "", "must have either max_steps or num_train_epochs, whole", path, lines)
+            whole = [*lengths, "max_length"]
+        for key in (*whole, *(_LAYOUT if recipe.miniature else ())):
+            value = settings[key].value if key in settings else None
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise _fault(section, key, f"must be a whole number from 1 on, is {value!r}", path, lines)
+        if recipe.miniature:
+            _check_split(recipe, training, path, lines)
+
+
+def _check_split(recipe: Recipe, training: Training, path: Path, lines: dict[Place, int]) -> None:
+    settings = recipe.settings_of(training)
+    per_device, accumulation = (settings[key].value for key in _LAYOUT)
     batch = recipe.devices * per_device * accumulation
-    if batch != prompts * group:
-        fail(
-            "per_device_train_batch_size",
-            f"{recipe.devices} devices x {per_device} completions x {accumulation} accumulation = {batch} completions "
-            f"per step, but prompts_per_step {prompts} x num_generations {group} = {prompts * group}; "
-            "TRL counts completions here, upstream counted prompts",
+    if training == "grpo":
+        prompts, group = recipe.grpo.prompts_per_step, settings["num_generations"].value
+        wanted, what = prompts * group, "completions"
+        why = (
+            f"but prompts_per_step {prompts} x num_generations {group} = {wanted}; TRL counts completions here, "
+            "upstream counted prompts"
         )
+    else:
+        assert recipe.examples_per_step  # of a recipe that runs it
+        wanted, what = recipe.examples_per_step.value, "examples"
+        why = f"but examples_per_step is {wanted}"
+    if batch != wanted:
+        says = f"{recipe.devices} devices x {per_device} {what} x {accumulation} accumulation = {batch} {what} per step"
+        raise _fault(_SECTIONS[training], _LAYOUT[0], f"{says}, {why}", path, lines)
+
+
+def _fault(section: str, key: str, text: str, path: Path, lines: dict[Place, int]) -> BadInput:
+    place = (section, key) if key else (section,)
+    return BadInput(f"{path}:{line_of(place, lines)}: {'.'.join(place)}: {text}")
 
 
 def load_recipe(path: Path) -> Recipe:

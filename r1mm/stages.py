@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1mm.errors import BadInput, StageFailed
+from r1mm.errors import BadInput
 from r1mm.inputs import (
     base_model,
     generations,
@@ -20,13 +20,12 @@ from r1mm.inputs import (
     task_set,
     task_sets,
     threads_of,
-    training_set,
+    trained_model,
     why_not_comparable,
 )
 from r1mm.job import HOME_OF, Home, Job
 from r1mm.libraries import prepare_libraries
 from r1mm.manifest import code_version, cores, image_id
-from r1mm.plan import Layout, parse_gpus
 from r1mm.recipe import digest
 from r1mm.rundir import (
     FileStamp,
@@ -40,6 +39,8 @@ from r1mm.rundir import (
     write_text,
 )
 from r1mm.sourced import values
+from r1mm.training_parts import Training
+from r1mm.training_stages import train_by_examples, train_by_rewards
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Stage:
 
     def code(self) -> str:
         """The version of the code that this stage's files depend on."""
-        helpers = (self.body, _suppressed, _evaluate, _train_here)
+        helpers = (self.body, _evaluate)
         return code_version(self.rooms, extra="".join(inspect.getsource(part) for part in helpers))
 
 
@@ -90,13 +91,6 @@ def expected_inputs(job: Job, stage: str) -> dict[str, str]:
             )
         inputs[f"stage.{need}"] = record.content()
     return inputs
-
-
-def _suppressed(tokenizer: Any) -> list[int]:
-    from r1mm.mini.language import VISION_TOKENS
-
-    ids: list[int] = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
-    return ids
 
 
 def make_assets(job: Job) -> dict[str, FileStamp]:
@@ -156,10 +150,11 @@ def warm_start(job: Job) -> dict[str, FileStamp]:
 def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, str]) -> dict[str, FileStamp]:
     from r1mm.evaluate.generate import evaluate_task, evaluation_device
     from r1mm.evaluate.lmms import ask_by_lmms
+    from r1mm.mini.language import never_sampled
     from r1mm.processor import load_processor
 
     prepare_libraries(job.recipe, cpu=job.gpus == "cpu")
-    suppressed = _suppressed(load_processor(model_folder).tokenizer)
+    suppressed = never_sampled(load_processor(model_folder).tokenizer)
     partials = job.stage_folder("base-evaluation" if home == "base" else "evaluation")
     written = {}
     for split, task in job.recipe.tasks.items():
@@ -209,51 +204,9 @@ def evaluate_base(job: Job) -> dict[str, FileStamp]:
     )
 
 
-def train(job: Job) -> dict[str, FileStamp]:
-    """GRPO from the base model, in as many processes as the plan has."""
-    from r1mm.train.distributed import in_processes, needs_launch
-
-    folder, root = job.stage_folder("grpo"), job.folder("run")
-    layout = None if job.recipe.miniature else plan_of(job).layout
-    if layout is not None and needs_launch(layout):
-        in_processes(layout, _train_here, job, layout)
-    else:
-        _train_here(job, layout)
-    return files_below(folder / "model", root) | {"metrics.jsonl": stamp(root / "metrics.jsonl")}
-
-
-def _train_here(job: Job, layout: Layout | None) -> None:
-    import torch
-
-    from r1mm.train.grpo import build_trainer, train_grpo
-
-    prepare_libraries(job.recipe, cpu=job.gpus == "cpu")
-    folder = job.stage_folder("grpo")
-    try:
-        trainer = build_trainer(
-            job.recipe,
-            model=base_model(job),
-            dataset=training_set(job),
-            seed=job.seed,
-            folder=folder,
-            suppressed=_suppressed,
-            layout=layout,
-        )
-        train_grpo(trainer, folder, job.folder("run") / "metrics.jsonl")
-    except torch.OutOfMemoryError as error:
-        machine = parse_gpus(job.gpus)
-        smaller = f"{machine.gpus}x{0.8 * machine.gpu.memory:.0f}G"
-        raise StageFailed(
-            f"training ran out of GPU memory ({str(error).splitlines()[0]}); the plan is an estimate. Plan for less "
-            f"than there is, --gpus {smaller} (make: GPUS={smaller}), with --fresh"
-        ) from error
-
-
 def evaluate_trained(job: Job) -> dict[str, FileStamp]:
     """The trained model, asked to think as upstream's evaluation asks."""
-    return _evaluate(
-        job, "run", job.stage_folder("grpo") / "model", {"trained-think": job.recipe.prompts.evaluation.value}
-    )
+    return _evaluate(job, "run", trained_model(job), {"trained-think": job.recipe.prompts.evaluation.value})
 
 
 def judge_base(job: Job) -> dict[str, FileStamp]:
@@ -270,7 +223,12 @@ def judge_base(job: Job) -> dict[str, FileStamp]:
     gate = base_gate(job.expected, asked_as, base, recorded=recorded, why_not=why_not_comparable(job))
     return {
         GATE_FILE: stamp(write_json(root / GATE_FILE, gate.model_dump(mode="json"))),
-        PLAN_FILE: stamp(write_json(root / PLAN_FILE, plan_of(job).model_dump(mode="json"))),
+        **{
+            PLAN_FILES[training]: stamp(
+                write_json(root / PLAN_FILES[training], plan_of(job, training).model_dump(mode="json"))
+            )
+            for training in job.recipe.trainings
+        },
     }
 
 
@@ -312,11 +270,13 @@ def write_report(job: Job) -> dict[str, FileStamp]:
     return {"report.html": stamp(write_text(root / "report.html", page))}
 
 
-# Of a full recipe's run directory: what the gate found, and how the step is laid out.
-GATE_FILE, PLAN_FILE = "gate.json", "plan.json"
+# Of a full recipe's run directory: what the gate found, and how the steps of its trainings are laid out.
+GATE_FILE = "gate.json"
+PLAN_FILES: dict[Training, str] = {"sft": "plan-sft.json", "grpo": "plan.json"}
 _FLOOR = (
     "sourced.py",
     "asset_kinds.py",
+    "training_parts.py",
     "recipe.py",
     "libraries.py",
     "rundir.py",
@@ -331,7 +291,7 @@ STAGE_TABLE: dict[str, Stage] = {
     "warm-start": Stage(
         ("assets",),
         ("model", "warm_start", "prompts", "threads", "image_size", "clips"),
-        (*_FLOOR, "mini", "train/supervised.py", "train/checkpoints.py", "train/settings.py"),
+        (*_FLOOR, "mini", "train/supervised.py", "train/examples.py", "train/checkpoints.py", "train/settings.py"),
         warm_start,
     ),
     "base-evaluation": Stage(
@@ -344,24 +304,30 @@ STAGE_TABLE: dict[str, Stage] = {
         ("assets", "base-evaluation"),
         (
             *("train", "prompts_per_step", "max_prompt_length", "weights_dtype", "sharding", "processor"),
-            "grouped_images",
+            *("grouped_images", "sft", "examples_per_step", "sft_layout"),
         ),
         (*_FLOOR, "answers", "evaluate", "judge", "plan"),
         judge_base,
         derived=True,
     ),
-    "grpo": Stage(
+    "sft": Stage(
         ("assets", "warm-start"),
+        ("sft", "sft_examples", "examples_per_step", "sft_layout", "devices", "threads", "processor"),
+        (*_FLOOR, "training_stages.py", "plan", "train"),
+        train_by_examples,
+    ),
+    "grpo": Stage(
+        ("assets", "warm-start", "sft"),
         (
             *("train", "factors", "prompts", "prompts_per_step", "devices", "threads", "processor"),
             *("max_prompt_length", "schedule_steps", "weights_dtype", "sharding", "grouped_images"),
             *("clips", "rewards"),
         ),
-        (*_FLOOR, "answers", "plan", "train", "mini/language.py"),
-        train,
+        (*_FLOOR, "answers", "training_stages.py", "plan", "train", "mini/language.py"),
+        train_by_rewards,
     ),
     "evaluation": Stage(
-        ("assets", "grpo"),
+        ("assets", "sft", "grpo"),
         ("evaluation", "prompts", "threads", "tasks", "clips"),
         (*_FLOOR, "answers", "evaluate", "mini/language.py"),
         evaluate_trained,
@@ -370,7 +336,7 @@ STAGE_TABLE: dict[str, Stage] = {
         ("base-evaluation", "evaluation"), (), (*_FLOOR, "answers", "evaluate", "judge"), give_verdict, derived=True
     ),
     "report": Stage(
-        ("verdict", "grpo"),
+        ("verdict", "sft", "grpo"),
         (),
         (*_FLOOR, "ledger.py", "answers", "evaluate", "judge", "report"),
         write_report,

@@ -53,10 +53,13 @@ class BatchedVisionAttention(VisionAttention):
 
 
 def shorten_vision_tower(model: Any) -> None:
-    """Swap the parts of a Qwen2-VL model, in place.  ValueError when its tower is not built as expected.
+    """Swap the parts of a Qwen2-VL model, in place; Qwen2.5-VL's tower is another, and stays as it is.
 
-    A model that runs flash attention keeps its own attention, which is one call already.
+    A model that runs flash attention keeps its own attention, which is one call already.  Raises ValueError when the
+    tower is not built as expected.
     """
+    if model.config.model_type != "qwen2_vl":
+        return
     tower = model.model.visual
     projection = tower.patch_embed.proj
     if not isinstance(projection, nn.Conv3d) or projection.kernel_size != projection.stride:

@@ -110,3 +110,75 @@ def small_full_recipe(folder: Path) -> Path:
     (target_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     (target_folder / "expected.yaml").write_text(yaml.safe_dump(expected, sort_keys=False, allow_unicode=True))
     return target_folder
+
+
+def tiny_sft_recipe(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+    """`tiny_recipe` with supervised fine-tuning before GRPO, and variants of either alone; the fine-tuned one judged."""
+    path = tiny_recipe(folder) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+
+    def setting(value: Any) -> dict[str, Any]:
+        return {"value": value, "source": "our choice: to test the machinery"}
+
+    recipe["stages"].insert(recipe["stages"].index("grpo"), "sft")
+    own = {
+        "num_train_epochs": 2,
+        "max_length": 256,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "gradient_checkpointing": False,
+        "save_steps": 2,
+        "save_total_limit": 2,
+    }
+    examples = {
+        "items": "distilled",
+        "image": "last",
+        "prompt": "{question}",
+        "response": "{thinking}\n\n{solution}",
+        "open_turn": True,
+        "loss": "all",
+        "too_long": "stop",
+    }
+    recipe["sft"] = {key: setting(value) for key, value in own.items()}
+    recipe["sft_examples"] = {key: setting(value) for key, value in examples.items()}
+    recipe["examples_per_step"] = setting(4)
+    recipe["default_variant"] = "sft-grpo"
+    recipe["variants"] = {
+        name: {
+            "description": "To test the machinery.",
+            "upstream": "Deep-Agent/R1-V",
+            "overrides": {"training": setting(name.split("-"))},
+        }
+        for name in ("sft-grpo", "sft", "grpo")
+    }
+    for dotted, value in (changes or {}).items():
+        *parents, last = dotted.split(".")
+        target = recipe
+        for part in parents:
+            target = target[part]
+        target[last] = setting(value)
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    return path.parent
+
+
+def write_examples(path: Path, items: int = 10) -> Path:
+    """Rendered pictures with a thought and an answer for each, as a set that supervised fine-tuning learns from."""
+    from datasets import Dataset, Features, Image, Value
+
+    from tests.local_assets import pictures
+
+    counts = [1 + i % 6 for i in range(items)]
+    colors = ("red", "green", "blue", "purple")
+    rows = {
+        "thinking": [f"<think>\n{' '.join(colors[: 1 + i % 4])}.\n</think>" for i in range(items)],
+        "problem": ["How many items are there in the image?"] * items,
+        "solution": [f"<answer> {count} </answer>" for count in counts],
+        "image": [{"bytes": png, "path": None} for png in pictures("clevr-like", counts, 31)],
+    }
+    kinds = {name: Value("string") for name in ("thinking", "problem", "solution")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Dataset.from_dict(rows, features=Features({**kinds, "image": Image()})).to_parquet(path)
+    return path

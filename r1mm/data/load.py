@@ -21,6 +21,7 @@ from r1mm.recipe import TRAIN_SET, Recipe
 from r1mm.rundir import read_jsonl
 
 COLUMNS = ("image", "problem", "solution")
+THOUGHT = "thinking"  # the column that examples of supervised fine-tuning have besides
 SAMPLED = 64  # images that are decoded whole when a set is fetched; of all others the header is read
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _FEATURES = Features(
@@ -39,18 +40,20 @@ def check_solution(solution: str, where: str) -> None:
         )
 
 
-def _check_columns(schema: pa.Schema, what: str) -> None:
-    missing = [name for name in COLUMNS if name not in schema.names]
+def _check_columns(schema: pa.Schema, what: str, columns: Sequence[str] = COLUMNS) -> None:
+    missing = [name for name in columns if name not in schema.names]
     if missing:
         raise BadInput(
-            f"{what} lacks the column {missing[0]!r}; it has {', '.join(schema.names)}; wanted are {', '.join(COLUMNS)}"
+            f"{what} lacks the column {missing[0]!r}; it has {', '.join(schema.names)}; wanted are {', '.join(columns)}"
         )
     kind = schema.field("image").type
     if not pa.types.is_struct(kind) or "bytes" not in {kind.field(i).name for i in range(kind.num_fields)}:
         raise BadInput(
             f"{what}: column 'image' is {kind}, wanted is struct<bytes: binary, path: string> as the hub has"
         )
-    for name in ("problem", "solution"):
+    for name in columns:
+        if name == "image":
+            continue
         kind = schema.field(name).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise BadInput(f"{what}: column {name!r} is {kind}, wanted is string; convert it")
@@ -125,12 +128,32 @@ def prompt_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _from_parquet(folder: Path, name: str, prefix: str) -> Dataset:
-    paths = list(asset_files(folder, name).values())
-    for path in paths:
-        _check_columns(_opened(path, f"dataset {name}").schema_arrow, f"dataset {name}: {path.name}")
     # Where the miniature's Arrow files lie too: beside the stage's folder, apart from what is recorded.
-    dataset = read_parquet(paths, folder.parent / ".cache").select_columns(list(COLUMNS))
+    paths, cache = list(asset_files(folder, name).values()), folder.parent / ".cache"
+    return _read_rows(paths, cache, f"dataset {name}", prefix, COLUMNS)
+
+
+def _read_rows(paths: Sequence[Path], cache: Path, what: str, prefix: str, columns: Sequence[str]) -> Dataset:
+    for path in paths:
+        _check_columns(_opened(path, what).schema_arrow, f"{what}: {path.name}", columns)
+    dataset = read_parquet(paths, cache).select_columns(list(columns))
     return dataset.add_column("item", [f"{prefix}-{i:06d}" for i in range(len(dataset))])
+
+
+def read_examples(paths: Sequence[Path], cache: Path, name: str) -> Dataset:
+    """Examples of supervised fine-tuning from parquet files: image (decoded when read), thinking, problem, solution,
+    item.  Raises BadInput for files that hold none."""
+    return decode_lazily(_read_rows(paths, cache, f"set {name}", name, (*COLUMNS, THOUGHT)))
+
+
+def load_examples(folder: Path, recipe: Recipe) -> Dataset:
+    """The examples of a full recipe's supervised fine-tuning, as `read_examples` has them.  `folder` as `load_train`'s.
+
+    Raises BadInput where files are missing or changed; the rows were looked through when the set was fetched.
+    """
+    assert recipe.sft_examples
+    name = recipe.sft_examples.items.value
+    return read_examples(list(asset_files(folder, name).values()), folder.parent / ".cache", name)
 
 
 def load_train(folder: Path, recipe: Recipe) -> Dataset:

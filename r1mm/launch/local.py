@@ -20,7 +20,10 @@ from r1mm.manifest import code_version, surroundings
 from r1mm.processes import die_with_parent
 
 # What the stages import; none of it starts threads of arithmetic or touches a GPU when imported.
-_LIBRARIES = ["torch", "datasets", "transformers", "r1mm.train.grpo", "r1mm.train.supervised", "r1mm.evaluate.generate"]
+_LIBRARIES = [
+    *("torch", "datasets", "transformers"),
+    *("r1mm.train.grpo", "r1mm.train.sft", "r1mm.train.supervised", "r1mm.evaluate.generate"),
+]
 
 
 def _stage(arguments: Sequence[str]) -> None:

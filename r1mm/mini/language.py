@@ -81,6 +81,12 @@ def cut_short(whole: str, rng: np.random.Generator) -> str:
     return whole[:end] if rng.random() < 0.5 else whole[: whole.index("\n<answer>")]
 
 
+def never_sampled(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The ids of VISION_TOKENS, in the real model's vocabulary as in the tiny one's."""
+    ids: list[int] = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
+    return ids
+
+
 def digit_words(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """The vocabulary's numerals, with and without a blank before them."""
     return sorted(word for word in tokenizer.get_vocab() if word.strip().isdigit())

@@ -223,8 +223,8 @@ def _upstream(recipe: Recipe) -> tuple[Machine, int] | None:
     if recipe.hardware is None:
         return None
     machine = parse_gpus(recipe.hardware.value)
-    training = exact_splits(recipe.prompts_per_step.value, machine.devices)[-1]
-    return machine, recipe.prompts_per_step.value // training
+    training = exact_splits(recipe.grpo.prompts_per_step, machine.devices)[-1]
+    return machine, recipe.grpo.prompts_per_step // training
 
 
 def default_gpus(recipe: Recipe) -> str:
@@ -234,7 +234,7 @@ def default_gpus(recipe: Recipe) -> str:
     machine, accumulation = upstream
     if _generation(recipe, machine) == "vllm-server" or machine.nodes > 1:
         return machine.name
-    return replace(machine, gpus=recipe.prompts_per_step.value // accumulation).name
+    return replace(machine, gpus=recipe.grpo.prompts_per_step // accumulation).name
 
 
 def _deviations(recipe: Recipe, work: Work, layout: Layout, machine: Machine) -> list[Deviation]:

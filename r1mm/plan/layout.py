@@ -132,14 +132,14 @@ def work_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None = None) 
         tokens = min(bound or prompt, prompt)
     wide = recipe.weights_dtype is None or recipe.weights_dtype.value == "float32"
     return Work(
-        prompts=recipe.prompts_per_step.value,
+        prompts=recipe.grpo.prompts_per_step,
         group=train["num_generations"],
         prompt_tokens=prompt,
         image_tokens=tokens,
         completion_tokens=train.get("max_completion_length", 256),
         precision=("autocast" if train.get("bf16") else "float32") if wide else "bfloat16",
         reference=train.get("beta", 0.0) != 0,
-        images_in_logprobs=recipe.factors.images_in_logprobs.value != "none",
+        images_in_logprobs=recipe.grpo.factors.images_in_logprobs.value != "none",
         rescored=bool(train.get("use_vllm")) and bool(train.get("vllm_importance_sampling_correction", True)),
         steps=train["max_steps"],
         grouped=recipe.grouped_images.value,

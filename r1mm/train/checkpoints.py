@@ -17,6 +17,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch.utils.tensorboard import SummaryWriter
 from transformers import (
+    AutoProcessor,
     PreTrainedModel,
     PrinterCallback,
     Trainer,
@@ -151,11 +152,13 @@ def train_resumably(trainer: Trainer, folder: Path, metrics: Path, title: str, s
     train_to_the_end(trainer, checkpoint)
 
 
-def save_trained(trainer: Trainer, folder: Path, target: Path) -> None:
-    """Leave the trained weights, safetensors, and their configuration in `target`.  Every process calls it.
+def save_trained(trainer: Trainer, folder: Path, base: Path) -> None:
+    """Leave the trained weights, safetensors, their configuration and `base`'s processor in `folder`/model.
 
-    `folder` holds the checkpoints: where deepspeed found nothing left to train, the last one's files are taken.
+    Every process calls it.  `folder` holds the checkpoints: where deepspeed found nothing left to train, the last one's
+    files are taken.
     """
+    target = folder / "model"
     if trainer.is_deepspeed_enabled and trainer.deepspeed is None:
         checkpoint = agreed_checkpoint(trainer, folder)
         assert checkpoint is not None  # of the last step: nothing was left to train
@@ -169,6 +172,8 @@ def save_trained(trainer: Trainer, folder: Path, target: Path) -> None:
     if trainer.is_world_process_zero():
         # A pickle of what metrics and manifest already say in the open; a model folder holds no pickles.
         (target / "training_args.bin").unlink(missing_ok=True)
+        # The base model's own: limits on images, padding of the last call and Pillow are training's alone.
+        AutoProcessor.from_pretrained(base).save_pretrained(target)
 
 
 class SealCheckpoints(TrainerCallback):

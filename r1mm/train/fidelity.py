@@ -214,7 +214,7 @@ def _trainer(fixture: Fixture, reading: Reading, folder: Path, grouped: bool) ->
             train_dataset=_rows(fixture),
             processing_class=processor,
             rollout_func=_rollout,
-            images_in_logprobs=recipe.factors.images_in_logprobs.value,
+            images_in_logprobs=recipe.grpo.factors.images_in_logprobs.value,
             incident_folder=folder,
             base=base,
             grouped_images=grouped,

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from safetensors.torch import save
-from transformers import AutoProcessor
 from trl import GRPOTrainer
 
 from r1mm.clips import carry_clips
@@ -42,8 +41,6 @@ _SHOWN = {
     "completions/mean_length": "tokens",
     "kl": "kl",
 }
-# The image processor's own names for upstream's two limits, both in pixels of an image.
-_EDGES = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
 
 
 class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
@@ -181,28 +178,26 @@ def build_trainer(
     A full recipe needs its plan's `layout`; in each of its processes, as `distributed.in_processes` starts them.
     Raises BadInput for a dataset smaller than one step, and prompts longer than the recipe's max_prompt_length.
     """
-    prompts = recipe.prompts_per_step.value
+    own = recipe.grpo
+    prompts = own.prompts_per_step
     if len(dataset) < prompts:
         raise BadInput(f"the training set has {len(dataset)} items, one step needs {prompts}; give a larger set")
-    processor = load_processor(model, clips=bool(recipe.clips))
-    limits = {_EDGES[name]: pixels for name, pixels in values(recipe.processor).items()}
-    processor.image_processor.size = dict(processor.image_processor.size) | limits
+    processor = load_processor(model, clips=bool(recipe.clips), limits=values(recipe.processor))
     longest = recipe.max_prompt_length.value if recipe.max_prompt_length else None
     if longest is not None:
-        template = recipe.prompts.train.value
         if recipe.clips:
-            lengths = lengths_beside_clips(dataset, template, processor, most_clip_tokens(sampling_of(recipe)))
+            lengths = lengths_beside_clips(dataset, own.template, processor, most_clip_tokens(sampling_of(recipe)))
         else:
-            lengths = lengths_by_item(dataset, template, processor)
+            lengths = lengths_by_item(dataset, own.template, processor)
         refuse_long_prompts(lengths, longest)
     grouped = recipe.grouped_images.value
     trainer = R1Trainer(
         model=str(model),
         reward_funcs=reward_functions(recipe),
         args=grpo_config(recipe, folder, seed, suppressed(processor.tokenizer), layout),
-        train_dataset=training_rows(dataset, recipe.prompts.train.value, grouped=grouped and not recipe.clips),
+        train_dataset=training_rows(dataset, own.template, grouped=grouped and not recipe.clips),
         processing_class=processor,
-        images_in_logprobs=recipe.factors.images_in_logprobs.value,
+        images_in_logprobs=own.factors.images_in_logprobs.value,
         incident_folder=folder,
         base=model,
         schedule_steps=recipe.schedule_steps.value if recipe.schedule_steps else None,
@@ -211,9 +206,8 @@ def build_trainer(
         clips=bool(recipe.clips),
     )
     for network in (trainer.model, trainer.ref_model) if grouped else ():
-        plain = None if network is None else plain_network(network)
-        if plain is not None and plain.config.model_type == "qwen2_vl":  # Qwen2.5-VL's tower is another
-            shorten_vision_tower(plain)
+        if network is not None:
+            shorten_vision_tower(plain_network(network))
     return trainer
 
 
@@ -233,7 +227,4 @@ def train_grpo(trainer: R1Trainer, folder: Path, metrics: Path) -> None:
             f"step {trainer.state.global_step + 1}: the policy's probabilities are not finite; stopped before the "
             f"update. The last checkpoint in {folder} is kept; lower train.learning_rate"
         ) from error
-    save_trained(trainer, folder, folder / "model")
-    if trainer.is_world_process_zero():
-        # The base model's own: limits on images, padding of the last call and Pillow are training's alone.
-        AutoProcessor.from_pretrained(trainer.base).save_pretrained(folder / "model")
+    save_trained(trainer, folder, trainer.base)

@@ -122,6 +122,6 @@ def reward_functions(recipe: Recipe) -> list[Reward]:
         "accuracy": accuracy_reward,
         "letter": letter_reward,
         "answer": answer_reward,
-        "format": format_reward_for(recipe.factors.format_match.value),
+        "format": format_reward_for(recipe.grpo.factors.format_match.value),
     }
     return [known[name] for name in recipe.rewards.value]

@@ -1,17 +1,19 @@
-"""A recipe's `train:` section as TRL's `GRPOConfig`, laid out as its plan says, and what r1mm sets for every run."""
+"""A recipe's `train:` and `sft:` sections as TRL's `GRPOConfig` and `SFTConfig`, laid out as its plan says, and what
+r1mm sets for every run."""
 
 import os
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from trl import GRPOConfig
+from trl import GRPOConfig, SFTConfig
 
 from r1mm.errors import BadInput
 from r1mm.plan import Layout
 from r1mm.recipe import Recipe
 from r1mm.sourced import values
 from r1mm.train.rollout import generation_kwargs_for, vllm_fields
+from r1mm.training_parts import Training
 
 # The address of a vLLM server that other machines or GPUs run (`rollout.server_command`), http://host:port.
 SERVER_VARIABLE = "R1MM_ROLLOUT_SERVER"
@@ -36,8 +38,8 @@ def run_fields(output_dir: Path, seed: int, *, cpu: bool) -> dict[str, Any]:
     }
 
 
-def weights_dtype(recipe: Recipe, layout: Layout | None) -> Literal["float32", "bfloat16"]:
-    """What a policy's weights are held in.
+def weights_dtype(recipe: Recipe, layout: Layout | None, training: Training = "grpo") -> Literal["float32", "bfloat16"]:
+    """What the trained weights are held in.
 
     An AdamW step of 1e-6 is lost in bfloat16's eight bits, so weights are bfloat16 only under ZeRO, which keeps
     float32 masters; under DDP they are float32, and `bf16` is autocast, as upstream's script had it.  A full recipe
@@ -45,28 +47,31 @@ def weights_dtype(recipe: Recipe, layout: Layout | None) -> Literal["float32", "
 
     Raises BadInput for bfloat16 without ZeRO.
     """
+    settings = recipe.settings_of(training)
     if recipe.miniature or layout is None:
-        if recipe.train.get("bf16") and recipe.train["bf16"].value:
+        if settings.get("bf16") and settings["bf16"].value:
+            section = "sft" if training == "sft" else "train"
             raise BadInput(
-                f"recipe {recipe.name}: train.bf16 is true without a layout; a miniature trains in float32: remove it"
+                f"recipe {recipe.name}: {section}.bf16 is true without a layout; a miniature trains in float32: "
+                "remove it"
             )
         return "float32"
-    wanted, sharding = recipe.weights_dtype, recipe.sharding
-    if wanted and sharding and wanted.value == "bfloat16" and sharding.value == "ddp":
+    if recipe.kept_in(training) == ("ddp", "bfloat16"):
         raise BadInput(
             f"recipe {recipe.name}: weights_dtype bfloat16 with sharding ddp; AdamW at learning rate "
-            f"{recipe.train['learning_rate'].value} would lose its updates: write float32, or sharding zero-2"
+            f"{settings['learning_rate'].value} would lose its updates: write float32, or sharding zero-2"
         )
-    if layout.device == "cpu" or layout.sharding == "ddp" or not _in_bfloat16(recipe, layout):
+    if layout.device == "cpu" or layout.sharding == "ddp" or not _in_bfloat16(recipe, layout, training):
         return "float32"
     return "bfloat16"
 
 
-def _in_bfloat16(recipe: Recipe, layout: Layout) -> bool:
-    return layout.device == "cuda" and "bf16" in recipe.train and bool(recipe.train["bf16"].value)
+def _in_bfloat16(recipe: Recipe, layout: Layout, training: Training) -> bool:
+    settings = recipe.settings_of(training)
+    return layout.device == "cuda" and "bf16" in settings and bool(settings["bf16"].value)
 
 
-def deepspeed_config(recipe: Recipe, layout: Layout) -> dict[str, Any] | None:
+def deepspeed_config(recipe: Recipe, layout: Layout, training: Training = "grpo") -> dict[str, Any] | None:
     """deepspeed's settings for a layout's ZeRO stage; None under DDP.
 
     As upstream's (Deep-Agent/R1-V@bbbbe3d:src/r1-v/local_scripts/zero3.json): no offload unless the plan needs it,
@@ -88,7 +93,7 @@ def deepspeed_config(recipe: Recipe, layout: Layout) -> dict[str, Any] | None:
             zero["offload_param"] = {"device": "cpu", "pin_memory": layout.device == "cuda"}
     return {
         "zero_optimization": zero,
-        "bf16": {"enabled": _in_bfloat16(recipe, layout)},
+        "bf16": {"enabled": _in_bfloat16(recipe, layout, training)},
         "gradient_clipping": "auto",
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",
@@ -97,32 +102,35 @@ def deepspeed_config(recipe: Recipe, layout: Layout) -> dict[str, Any] | None:
     }
 
 
-def layout_fields(recipe: Recipe, layout: Layout) -> dict[str, Any]:
-    """A layout in the names of TRL's `GRPOConfig`.
-
-    Raises BadInput when it is not the recipe's prompts x group completions a step.
-    """
-    prompts, group = recipe.prompts_per_step.value, recipe.train["num_generations"].value
+def layout_fields(recipe: Recipe, layout: Layout, training: Training = "grpo") -> dict[str, Any]:
+    """A layout in TRL's names.  Raises BadInput when it does not hold the recipe's step."""
+    rows, what = recipe.rows_of_step(training), "completions" if training == "grpo" else "examples"
     batch = layout.processes * layout.completions_per_device * layout.accumulation
-    if batch != prompts * group:
+    if batch != rows:
         raise BadInput(
-            f"recipe {recipe.name}: {layout.processes} processes x {layout.completions_per_device} completions x "
-            f"{layout.accumulation} accumulation = {batch} completions per step, but prompts_per_step {prompts} x "
-            f"num_generations {group} = {prompts * group}; let `r1mm plan` lay it out"
+            f"recipe {recipe.name}: {layout.processes} processes x {layout.completions_per_device} {what} x "
+            f"{layout.accumulation} accumulation = {batch} {what} per step, but the recipe has {rows}; let `r1mm plan` "
+            "lay it out"
         )
     fields: dict[str, Any] = {
         "per_device_train_batch_size": layout.completions_per_device,
         "gradient_accumulation_steps": layout.accumulation,
         "gradient_checkpointing": layout.gradient_checkpointing,
-        "deepspeed": deepspeed_config(recipe, layout),
-        "bf16": _in_bfloat16(recipe, layout),
+        "deepspeed": deepspeed_config(recipe, layout, training),
+        "bf16": _in_bfloat16(recipe, layout, training),
     }
     if layout.gradient_checkpointing:
         fields["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
     if layout.sharding == "ddp" and layout.processes > 1:
         fields["ddp_backend"] = "gloo" if layout.device == "cpu" else "nccl"
         # Log-probs of the text alone leave the vision tower without gradients, which DDP would wait for.
-        fields["ddp_find_unused_parameters"] = recipe.factors.images_in_logprobs.value == "none"
+        blind = training == "grpo" and recipe.grpo.factors.images_in_logprobs.value == "none"
+        fields["ddp_find_unused_parameters"] = blind
+    return fields | (_generation_fields(recipe, layout) if training == "grpo" else {})
+
+
+def _generation_fields(recipe: Recipe, layout: Layout) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
     fields["use_vllm"] = layout.generation != "transformers"
     if layout.generation != "transformers":
         assert recipe.max_prompt_length is not None  # a full recipe has one
@@ -132,6 +140,14 @@ def layout_fields(recipe: Recipe, layout: Layout) -> dict[str, Any]:
     return fields
 
 
+def _check_layout(recipe: Recipe, layout: Layout | None) -> None:
+    if (layout is None) != recipe.miniature:
+        raise BadInput(
+            f"recipe {recipe.name}: a {recipe.size} recipe "
+            + ("has its layout in its settings; give none" if layout else "needs a layout; make one with `r1mm plan`")
+        )
+
+
 def grpo_config(
     recipe: Recipe, output_dir: Path, seed: int, suppressed_tokens: list[int], layout: Layout | None = None
 ) -> GRPOConfig:
@@ -139,11 +155,7 @@ def grpo_config(
 
     Raises BadInput when TRL refuses a value, the layout is not the recipe's batch, or weights would lose updates.
     """
-    if (layout is None) != recipe.miniature:
-        raise BadInput(
-            f"recipe {recipe.name}: a {recipe.size} recipe "
-            + ("has its layout in train:; give none" if layout else "needs a layout; make one with `r1mm plan`")
-        )
+    _check_layout(recipe, layout)
     fields = values(recipe.train) | (layout_fields(recipe, layout) if layout else {})
     backend: Literal["transformers", "vllm"] = "vllm" if fields.get("use_vllm") else "transformers"
     generation = {**fields.pop("generation_kwargs", {}), **generation_kwargs_for(backend, suppressed_tokens)}
@@ -156,3 +168,27 @@ def grpo_config(
         )
     except (TypeError, ValueError) as error:
         raise BadInput(f"recipe {recipe.name}: TRL refuses the train settings: {error}") from error
+
+
+def sft_config(recipe: Recipe, output_dir: Path, seed: int, steps: int, layout: Layout | None = None) -> SFTConfig:
+    """TRL's settings for one run of `steps` steps of supervised fine-tuning.  A full recipe needs its plan's `layout`.
+
+    Raises BadInput when TRL refuses a value, the layout is not the recipe's batch, or weights would lose updates.
+    """
+    _check_layout(recipe, layout)
+    dtype = weights_dtype(recipe, layout, "sft")
+    # Of the recipe's own, not TRL's: no example is cut (`r1mm.train.examples`), and an epoch is whole steps.
+    lengths = ("max_length", "max_steps", "num_train_epochs")
+    own = {key: value for key, value in values(recipe.sft).items() if key not in lengths}
+    fields = {"bf16": False} | own | (layout_fields(recipe, layout, "sft") if layout else {})
+    try:
+        return SFTConfig(
+            **fields,
+            **run_fields(output_dir, seed, cpu=recipe.miniature if layout is None else layout.device == "cpu"),
+            max_steps=steps,
+            max_length=None,
+            remove_unused_columns=False,
+            model_init_kwargs={"dtype": dtype},
+        )
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"recipe {recipe.name}: TRL refuses the sft settings: {error}") from error

@@ -23,10 +23,9 @@ from r1mm.clips import clip_pixels
 from r1mm.data.counting import Example
 from r1mm.processor import prompt_text
 from r1mm.train.checkpoints import ResumesExactly, train_resumably
+from r1mm.train.examples import IGNORED, padded
 from r1mm.train.settings import run_fields
 from r1mm.vision import shorten_vision_tower
-
-_IGNORED = -100
 
 
 def _decoded(encoded: dict[str, Any]) -> torch.Tensor:
@@ -70,29 +69,15 @@ class _Collator:
         return [*tokenizer(response)["input_ids"], tokenizer.eos_token_id]
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        processor, pad = self.processor, self.processor.tokenizer.pad_token_id
+        processor = self.processor
         placeholder = processor.video_token_id if self.clips else processor.image_token_id
-        rows = [(self.prompt_ids(e.prompt), self.response_ids(e.response)) for e in examples]
-        longest = max(len(prompt) + len(response) for prompt, response in rows)
-        ids = torch.full((len(rows), longest), pad)
-        labels = torch.full((len(rows), longest), _IGNORED)
-        mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        for row, (prompt, response) in enumerate(rows):
-            end = len(prompt) + len(response)
-            ids[row, :end] = torch.tensor(prompt + response)
-            labels[row, len(prompt) : end] = torch.tensor(response)
-            mask[row, :end] = 1
+        pairs = [(self.prompt_ids(e.prompt), self.response_ids(e.response)) for e in examples]
+        rows = [(prompt + response, [IGNORED] * len(prompt) + response) for prompt, response in pairs]
         pictures = [self.pictures[example.item] for example in examples]
         pixels = (
             clip_pixels(processor, pictures) if self.clips else processor.image_processor(pictures, return_tensors="pt")
         )
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "mm_token_type_ids": (ids == placeholder).long(),
-            "labels": labels,
-            **pixels,
-        }
+        return {**padded(rows, processor.tokenizer.pad_token_id, placeholder), **pixels}
 
 
 class _WeightedTrainer(ResumesExactly):
@@ -111,7 +96,7 @@ class _WeightedTrainer(ResumesExactly):
         """Weighted mean cross entropy over the response tokens; logits are computed for those alone."""
         labels = inputs.pop("labels")[:, 1:]
         hidden = model.model(**inputs).last_hidden_state[:, :-1]  # (B, T - 1, hidden)
-        answered = labels != _IGNORED
+        answered = labels != IGNORED
         targets = labels[answered]
         losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[answered]), targets, reduction="none")
         weights = self.token_weights[targets]

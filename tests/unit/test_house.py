@@ -14,7 +14,7 @@ PACKAGE = ROOT / "r1mm"
 FLOORS = [
     {"errors", "processes", "progress"},
     {"sourced"},
-    {"asset_kinds"},
+    {"asset_kinds", "training_parts", "yaml_files"},
     {"recipe", "rundir", "gpus"},
     {"expected", "plan"},
     {"recipe_files"},
@@ -26,6 +26,7 @@ FLOORS = [
     {"launch", "report"},
     {"job"},
     {"inputs"},
+    {"training_stages"},
     {"stages"},
     {"pipeline"},
     {"doctor", "verify", "together"},

@@ -7,7 +7,8 @@ import yaml
 
 from r1mm.errors import BadInput
 from r1mm.recipe import resolve
-from r1mm.recipe_files import RECIPES, all_recipes, find_recipe, grpo_fields, load_expected, load_recipe, read_yaml
+from r1mm.recipe_files import RECIPES, all_recipes, find_recipe, grpo_fields, load_expected, load_recipe, sft_fields
+from r1mm.yaml_files import read_yaml
 from tests.tiny import tiny_recipe
 
 
@@ -53,9 +54,10 @@ def test_templates_are_upstreams_to_the_blank() -> None:
 
 
 def test_field_names_read_from_source_are_those_of_the_class() -> None:
-    from trl import GRPOConfig
+    from trl import GRPOConfig, SFTConfig
 
     assert grpo_fields() == set(GRPOConfig.__dataclass_fields__)
+    assert sft_fields() == set(SFTConfig.__dataclass_fields__)
 
 
 def test_unknown_key_names_file_line_and_the_key_meant(tmp_path: Path) -> None:
