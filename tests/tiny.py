@@ -113,7 +113,7 @@ def small_full_recipe(folder: Path) -> Path:
 
 
 def tiny_sft_recipe(folder: Path, changes: dict[str, Any] | None = None) -> Path:
-    """`tiny_recipe` with supervised fine-tuning before GRPO, and variants of either alone; the fine-tuned one judged."""
+    """`tiny_recipe` with supervised fine-tuning before GRPO, and variants of either alone."""
     path = tiny_recipe(folder) / "recipe.yaml"
     recipe = yaml.safe_load(path.read_text())
 

@@ -76,10 +76,14 @@ def _run_inputs(
         content: dict[str, Any] = json.loads((root / name).read_text(encoding="utf-8"))
         return content
 
+    def steps_of(name: str) -> list[dict[str, Any]]:
+        return read_jsonl(root / name) if (root / name).is_file() else []
+
     return ReportInputs(
         resolved=read("recipe.json"),
         manifest=read("manifest.json"),
-        metrics=read_jsonl(root / "metrics.jsonl"),
+        metrics=steps_of("metrics.jsonl"),
+        tuning=steps_of("stages/sft/metrics.jsonl"),
         outputs={split: {name: read_jsonl(path) for name, path in by.items()} for split, by in files.items()},
         verdict=read("verdict.json"),
         image_of=image_of,

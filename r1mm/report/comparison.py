@@ -19,10 +19,11 @@ from r1mm.report.page import (
     make_sample,
     name_of,
     templates,
+    trainings_of,
 )
 from r1mm.report.rows import lines_figure, shown_lines
 from r1mm.report.sections import why_not
-from r1mm.report.words import ABSENT, signed
+from r1mm.report.words import ABSENT, TRAINING_WORDS, signed
 
 FORMAT_LEVELS, IMAGE_LEVELS = ("prefix", "full"), ("none", "both")
 
@@ -157,9 +158,15 @@ def build_comparison(inputs: ComparisonInputs) -> str:
         for key in dict.fromkeys([*order, *map(_factors, inputs.runs)])
     }
     runs = [run for found in cells.values() for run in found]
-    crossed = _cross_factors(runs[0])
+    # A table of the two factors has no place for a variant that was also, or only, trained in another way.
+    crossed = _cross_factors(runs[0]) and all(trainings_of(run) in ([], [TRAINING_WORDS["grpo"]]) for run in runs)
     factors = {name_of(run)[1]: _factors(run) for run in runs}
-    curves = figures.comparison_curves({name_of(run)[1]: run.metrics for run in runs}, factors)
+    curves = {
+        training: figures.comparison_curves(
+            {name_of(run)[1]: run.metrics_of(training) for run in runs}, factors, training
+        )
+        for training in TRAINING_WORDS
+    }
     shown = common(runs[0])
     verdicts = [run.verdict for run in runs]
     lines = shown_lines(verdicts) if shown["full"] else {}
@@ -172,7 +179,10 @@ def build_comparison(inputs: ComparisonInputs) -> str:
         },
         controls=_controls(runs), factors=factors, format_levels=FORMAT_LEVELS, image_levels=IMAGE_LEVELS,
         crossed=crossed, reading=factor_reading({key: shares[key] for key in order}) if crossed else [],
-        curves=Markup(curves), window=max(figures.smoothing_window(run.metrics) for run in runs),
+        curves={training: Markup(drawn) for training, drawn in curves.items() if drawn},
+        window=max(figures.smoothing_window(run.metrics_of(each)) for run in runs for each in TRAINING_WORDS),
+        training_words=TRAINING_WORDS,
+        told={name_of(run)[1]: list(_factors(run)) if crossed else trainings_of(run) for run in runs},
         styles=figures.line_styles(factors, factors), sample=_shared_sample(runs), why_not=why_not(verdicts),
         lines=lines, dots=Markup(lines_figure(lines)), answer=inputs.answer.get("answer") or [],
         seeds=inputs.answer.get("verdicts") or [], estimates=_estimates(inputs.answer),

@@ -73,6 +73,12 @@ _CURVES: tuple[Curve, ...] = (
 )
 
 
+# Of supervised fine-tuning, over the tokens that a step teaches.
+_TUNING_CURVES: tuple[Curve, ...] = (
+    ("loss", "Loss", "nats per token", None),
+    ("mean_token_accuracy", "Token accuracy", "share of tokens", (-0.03, 1.03)),
+)
+
 _MORE_DASHES: tuple[tuple[int, ...], ...] = ((1, 2), (8, 3, 2, 3), (2, 5))
 
 
@@ -242,15 +248,17 @@ def _absent(axes: Axes) -> None:
     axes.set_yticks([])
 
 
-def _curves(metrics: Iterable[Row]) -> list[Curve]:
-    """The rewards that were counted (of R1-V's two, where none was recorded), mean completion length, KL."""
+def _curves(metrics: Iterable[Row], training: str) -> list[Curve]:
+    """Of GRPO the rewards that were counted (of R1-V's two, where none was recorded), mean completion length, KL."""
+    if training == "sft":
+        return list(_TUNING_CURVES)
     recorded = {key for row in metrics for key in row}
     counted = [curve for curve in _REWARDS.values() if curve[0] in recorded]
     return [*(counted or (_REWARDS["accuracy"], _REWARDS["format"])), *_CURVES]
 
 
-def training_curves(metrics: Sequence[Row]) -> str:
-    """A panel each over training steps: the rewards counted, mean completion length (tokens), KL.
+def training_curves(metrics: Sequence[Row], training: str = "grpo") -> str:
+    """A panel each over training steps: the rewards counted, mean completion length (tokens), KL; or loss and accuracy.
 
     Thin: every step.  Thick: the mean of the last `smoothing_window` steps.  Empty text when there are no metrics.
     """
@@ -268,13 +276,15 @@ def training_curves(metrics: Sequence[Row]) -> str:
             _curve_limits(axes, limits, values)
 
         spoken = f"from {thick[0]:.3g} to {thick[-1]:.3g} over {len(values)} steps" if values else "not recorded"
-        return draw_panel(f"curve{index}", f"{title} ({unit})", f"{title}, {unit}: {spoken}", 214, draw)
+        return draw_panel(f"{training}{index}", f"{title} ({unit})", f"{title}, {unit}: {spoken}", 214, draw)
 
-    return "\n".join(panel(i, *curve) for i, curve in enumerate(_curves(metrics))) if metrics else ""
+    return "\n".join(panel(i, *curve) for i, curve in enumerate(_curves(metrics, training))) if metrics else ""
 
 
 def comparison_curves(
-    metrics_by_variant: Mapping[str, Sequence[Row]], factors: Mapping[str, tuple[str, str]] | None = None
+    metrics_by_variant: Mapping[str, Sequence[Row]],
+    factors: Mapping[str, tuple[str, str]] | None = None,
+    training: str = "grpo",
 ) -> str:
     """The panels of `training_curves` with one smoothed line per variant on shared axes.
 
@@ -299,10 +309,10 @@ def comparison_curves(
             _curve_limits(axes, limits, [value for _, values in lines.values() for value in values])
 
         spoken = "; ".join(f"{name} ends at {values[-1]:.3g}" for name, (_, values) in lines.items()) or "not recorded"
-        return draw_panel(f"compare{index}", f"{title} ({unit})", f"{title}, {unit}: {spoken}", 236, draw)
+        return draw_panel(f"compare-{training}{index}", f"{title} ({unit})", f"{title}, {unit}: {spoken}", 236, draw)
 
     rows = [row for metrics in metrics_by_variant.values() for row in metrics]
-    return "\n".join(panel(i, *curve) for i, curve in enumerate(_curves(rows))) if rows else ""
+    return "\n".join(panel(i, *curve) for i, curve in enumerate(_curves(rows, training))) if rows else ""
 
 
 def percent_right(measured: Row) -> float | None:

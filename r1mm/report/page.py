@@ -23,9 +23,11 @@ from r1mm.report.rows import GROUPS, lines_figure, shown_lines
 from r1mm.report.sections import full_sections, why_not
 from r1mm.report.words import (
     ABSENT,
+    TRAINING_WORDS,
     compact,
     data_uri,
     duration,
+    first_upper,
     number,
     p_value,
     percent,
@@ -61,10 +63,11 @@ TURNS = ("fixed", "still wrong", "broken", "fixed", "still wrong", "broken", "fi
 class ReportInputs:
     """What the files of one finished run hold.
 
-    `resolved`: recipe.json.  `manifest`: manifest.json.  `metrics`: the lines of metrics.jsonl.  `verdict`:
-    verdict.json.  `outputs[split][condition]`: the lines of {condition}-{split}.jsonl.  `image_of(split, item)`: the
-    item's PNG, None where there is none; itself None where images are not at hand.  `contact_sheets[split]`: one PNG of
-    many items.  `ledger`: upstream's settings beside ours under the variant; empty where the recipe has no ledger.
+    `resolved`: recipe.json.  `manifest`: manifest.json.  `metrics`: the lines of metrics.jsonl, which GRPO writes.
+    `tuning`: those of supervised fine-tuning.  `verdict`: verdict.json.  `outputs[split][condition]`: the lines of
+    {condition}-{split}.jsonl.  `image_of(split, item)`: the item's PNG, None where there is none; itself None where
+    images are not at hand.  `contact_sheets[split]`: one PNG of many items.  `ledger`: upstream's settings beside ours
+    under the variant; empty where the recipe has no ledger.
     """
 
     resolved: Row
@@ -75,6 +78,11 @@ class ReportInputs:
     image_of: Callable[[str, str], bytes | None] | None = None
     contact_sheets: Mapping[str, bytes] = field(default_factory=dict)
     ledger: Sequence[Entry] = ()
+    tuning: Sequence[Row] = ()
+
+    def metrics_of(self, training: str) -> Sequence[Row]:
+        """The lines of one training, none where it was not run."""
+        return self.tuning if training == "sft" else self.metrics
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for filter_ in (number, signed, percent, share, span, quantity, p_value, duration, visible, compact):
+    for filter_ in (number, signed, percent, share, span, quantity, p_value, duration, visible, compact, first_upper):
         environment.filters[filter_.__name__] = filter_
     return environment
 
@@ -197,6 +205,12 @@ def name_of(inputs: ReportInputs) -> tuple[str, str, Any]:
     return str(name), str(variant), seed
 
 
+def trainings_of(inputs: ReportInputs) -> list[str]:
+    """How a run was trained, in order, in words."""
+    stages = (inputs.resolved.get("recipe") or {}).get("stages") or []
+    return [words for stage, words in TRAINING_WORDS.items() if stage in stages]
+
+
 def common(inputs: ReportInputs) -> dict[str, Any]:
     """What both pages say of a run."""
     name, variant, seed = name_of(inputs)
@@ -204,7 +218,8 @@ def common(inputs: ReportInputs) -> dict[str, Any]:
     size = inputs.verdict.get("size") or recipe.get("size")
     return {
         "recipe": name, "variant": variant, "seed": seed, "size": size, "title": recipe.get("title") or name,
-        "upstream": recipe.get("upstream") or ABSENT, "scores": inputs.verdict.get("scores") or {},
+        "upstream": recipe.get("upstream") or ABSENT, "trainings": trainings_of(inputs),
+        "scores": inputs.verdict.get("scores") or {},
         "comparisons": inputs.verdict.get("comparisons") or {}, "manifest": inputs.manifest,
         "miniature": size == "miniature", "full": size == "full",
         "condition_words": CONDITION_WORDS, "kinds": KINDS, "groups": GROUPS, "absent": ABSENT,
@@ -224,10 +239,16 @@ def build_report(inputs: ReportInputs) -> str:
     form = verdict.get("form") or {}
     # A full recipe's numbers stand among the published ones; a miniature's only beside earlier runs of it.
     lines = shown_lines([verdict]) if shown["full"] else {}
+    steps = {training: inputs.metrics_of(training) for training in TRAINING_WORDS}
+    curves = {
+        training: (Markup(figures.training_curves(rows, training)), figures.smoothing_window(rows))
+        for training, rows in steps.items()
+        if rows
+    }
     return templates().get_template("report.html.j2").render(
         **shown, verdict=verdict, claims=verdict.get("claims") or [], references=references,
         bars=Markup(figures.accuracy_bars(scores)),
-        curves=Markup(figures.training_curves(inputs.metrics)), window=figures.smoothing_window(inputs.metrics),
+        curves=curves,
         strip=Markup(figures.reference_strip(scores, shown["comparisons"], references, shown["variant"])),
         samples=choose_samples(inputs), settings=shown_settings(inputs.resolved), why_not=why_not([verdict]),
         sheets={split: data_uri(png, SHEET_BYTES, SHEET_SIDE) for split, png in inputs.contact_sheets.items()},
@@ -235,5 +256,6 @@ def build_report(inputs: ReportInputs) -> str:
         form_words=[form_words(split, effect) for split, effect in form.items()],
         lines=lines, alone=all(line.this_run for rows in lines.values() for line in rows),
         dots=Markup(lines_figure(lines)),
-        **full_sections(verdict, inputs.manifest, inputs.metrics, inputs.outputs, inputs.ledger, _lmms_splits(inputs)),
+        training_words=TRAINING_WORDS,
+        **full_sections(verdict, inputs.manifest, steps, inputs.outputs, inputs.ledger, _lmms_splits(inputs)),
     )  # fmt: skip

@@ -23,7 +23,8 @@ LAYOUT_WORDS = {
     "vllm-colocate": "generation by vLLM on the training GPUs",
     "vllm-server": "generation by a vLLM server",
 }
-STAGE_OF_PLAN = "grpo"
+# The plan of each training in a run's manifest.
+PLANS = {"sft": "plan-sft", "grpo": "plan"}
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,19 @@ def layout_line(plan: Row) -> str:
         return LAYOUT_WORDS.get(str(layout.get(key)), str(layout.get(key)))
 
     nodes = f" on {layout['nodes']} nodes" if (layout.get("nodes") or 1) > 1 else ""
+    rows = "examples" if plan.get("training") == "sft" else "completions"
+    generated = layout.get("generation") not in (None, "none")
     extras = [
         words("sharding"),
         *(["weights and optimizer offloaded to the host"] if layout.get("offload") else []),
         *(["gradient checkpointing"] if layout.get("gradient_checkpointing") else []),
-        words("generation"),
+        *([words("generation")] if generated else []),
     ]
     processes = layout.get("processes")
     return (
         f"{layout.get('gpus')}: {processes} process{'' if processes == 1 else 'es'}{nodes} x "
-        f"{layout.get('completions_per_device')} completions x {layout.get('accumulation')} accumulation = "
-        f"{plan.get('completions_per_step')} completions a step; {', '.join(extras)}"
+        f"{layout.get('completions_per_device')} {rows} x {layout.get('accumulation')} accumulation = "
+        f"{plan.get('completions_per_step')} {rows} a step; {', '.join(extras)}"
     )
 
 
@@ -114,11 +117,10 @@ class Estimated:
 
 @dataclass(frozen=True)
 class ShownPlan:
-    """A plan beside what was measured.  `parts`: memory in GiB by part, one value per phase, None where it has none.
+    """A training's plan beside what was measured.  `parts`: memory in GiB by part, one value per phase, None where it
+    has none.  `totals`: by phase, with what is always there."""
 
-    `totals`: by phase, with what is always there.
-    """
-
+    training: str
     line: str
     phases: list[str]
     parts: list[tuple[str, list[float | None]]]
@@ -131,14 +133,14 @@ class ShownPlan:
     deviations: list[Row]
 
 
-def _times(plan: Row, manifest: Row, metrics: Sequence[Row]) -> list[Estimated]:
+def _times(training: str, plan: Row, manifest: Row, metrics: Sequence[Row]) -> list[Estimated]:
     def hours(key: str) -> float | None:
         known = finite(plan.get(key))
         return None if known is None else 3600 * known
 
     stages: Mapping[str, Row] = manifest.get("stages") or {}
     seconds = {name: finite(stage.get("seconds")) for name, stage in stages.items()}
-    took = seconds.pop(STAGE_OF_PLAN, None)
+    took = seconds.pop(training, None)
     steps = [known for row in metrics if (known := finite(row.get("step_time"))) is not None]
     cost, hourly = finite(plan.get("cost")), finite(plan.get("hourly"))
     # The plan's price of an hour, for the hours that it took.
@@ -157,18 +159,25 @@ def _times(plan: Row, manifest: Row, metrics: Sequence[Row]) -> list[Estimated]:
         found.append(
             Estimated("training, cost at the plan's price", "dollars", cost, finite(plan.get("cost_at_most")), paid)
         )
-    return found + [Estimated(f"stage {name}", "seconds", None, None, value) for name, value in seconds.items()]
+    others = {name: value for name, value in seconds.items() if name not in PLANS}
+    return found + [Estimated(f"stage {name}", "seconds", None, None, value) for name, value in others.items()]
 
 
-def shown_plan(manifest: Row, metrics: Sequence[Row]) -> ShownPlan | None:
-    """The plan of a run's manifest beside the seconds that its stages took.  None where there is no plan."""
-    plan: Row | None = manifest.get("plan")
-    if not plan:
-        return None
+def shown_plans(manifest: Row, steps: Mapping[str, Sequence[Row]]) -> list[ShownPlan]:
+    """The plans of a run's manifest beside the seconds that its stages took; `steps`: metrics by training."""
+    return [
+        _shown_plan(training, manifest[key], manifest, steps.get(training) or ())
+        for training, key in PLANS.items()
+        if manifest.get(key)
+    ]
+
+
+def _shown_plan(training: str, plan: Row, manifest: Row, metrics: Sequence[Row]) -> ShownPlan:
     memory: Mapping[str, Mapping[str, float]] = plan.get("memory") or {}
     always = sum((memory.get("always") or {}).values())
     names = dict.fromkeys(part for parts in memory.values() for part in parts)
     return ShownPlan(
+        training=training,
         line=layout_line(plan),
         phases=list(memory),
         parts=[(name, [parts.get(name) for parts in memory.values()]) for name in names],
@@ -176,7 +185,7 @@ def shown_plan(manifest: Row, metrics: Sequence[Row]) -> ShownPlan | None:
         peak=finite(plan.get("peak")),
         peak_phase=str(plan.get("peak_phase")),
         device_memory=finite(plan.get("device_memory")),
-        times=_times(plan, manifest, metrics),
+        times=_times(training, plan, manifest, metrics),
         assumptions=[str(text) for text in plan.get("assumptions") or []],
         deviations=list(plan.get("deviations") or []),
     )
@@ -203,7 +212,7 @@ def shown_ledger(entries: Sequence[Entry]) -> dict[str, Any] | None:
 def full_sections(
     verdict: Row,
     manifest: Row,
-    metrics: Sequence[Row],
+    steps: Mapping[str, Sequence[Row]],
     outputs: Mapping[str, Mapping[str, Sequence[Row]]],
     ledger: Sequence[Entry],
     lmms: Collection[str],
@@ -215,6 +224,6 @@ def full_sections(
         "fetched": {
             name: {**asset, "bytes_text": _size(asset)} for name, asset in (manifest.get("fetched") or {}).items()
         },
-        "plan": shown_plan(manifest, metrics),
+        "plans": shown_plans(manifest, steps),
         "ledger": shown_ledger(ledger),
     }

@@ -9,6 +9,9 @@ from PIL import Image
 
 from r1mm.report.figures import Row, finite
 
+# What a page calls the stages that train.
+TRAINING_WORDS = {"sft": "supervised fine-tuning", "grpo": "GRPO"}
+
 ABSENT = "–"  # noqa: RUF001 (a dash for a reader, not a minus sign)
 
 
@@ -77,6 +80,11 @@ def visible(text: object) -> str:
     """Text as it can stand in HTML: control characters as their symbols, lone surrogates replaced."""
     shown = "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in str(text))
     return shown.encode("utf-8", "replace").decode("utf-8")
+
+
+def first_upper(text: str) -> str:
+    """Words as a heading begins with them; what is written in capitals stays so."""
+    return text[:1].upper() + text[1:]
 
 
 def compact(value: Any) -> str:
