@@ -178,7 +178,7 @@ def check_plan(job: Job) -> None:
     if config is None:
         return  # a miniature; or the assets stage says what is missing
     for training in job.recipe.trainings:
-        nodes = make_plan(job.recipe, config, job.gpus).layout.nodes
+        nodes = make_plan(job.recipe, config, job.gpus, training=training).layout.nodes
         if nodes > 1:
             raise BadInput(
                 f"{job.gpus} is {nodes} machines, which can be planned for and not run on yet; give the GPUs of one, "
@@ -188,7 +188,7 @@ def check_plan(job: Job) -> None:
 
 def plan_of(job: Job, training: Training) -> Plan:
     """How one of a full recipe's trainings is laid out on the job's GPUs.  BadInput where it cannot fit."""
-    return make_plan(job.recipe, config_of_folder(base_model(job)), job.gpus)
+    return make_plan(job.recipe, config_of_folder(base_model(job)), job.gpus, training=training)
 
 
 def threads_of(job: Job, stage: str) -> int:

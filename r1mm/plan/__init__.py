@@ -1,6 +1,7 @@
 """This recipe on these GPUs: batch equivalence, memory, time, cost.  Arithmetic alone; nothing is run."""
 
-from r1mm.plan.choose import Deviation, Plan, default_gpus, make_plan
+from r1mm.plan.choose import Plan, default_gpus, make_plan
+from r1mm.plan.explain import Deviation
 from r1mm.plan.hardware import Machine, gpus_here, parse_gpus
 from r1mm.plan.layout import Layout
 

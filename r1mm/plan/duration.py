@@ -21,6 +21,7 @@ from r1mm.plan.hardware import Machine, link_of
 from r1mm.plan.layout import Layout, Work
 from r1mm.plan.memory import cache_bytes, images_of, prompts_of
 from r1mm.plan.shapes import Shape, Tower
+from r1mm.training_parts import Training
 
 HOST_OPTIMIZER = 1.0e9  # parameters a second that DeepSpeed's CPU Adam updates on one node
 HOST_LINK = 25.0  # GB/s between a GPU and the host's memory
@@ -30,6 +31,9 @@ _OPTIMIZER_BYTES = 28  # read and written per parameter: weight, gradient and tw
 # 4 x A800 (Deep-Agent/R1-V#39, 17,500 steps in 251 hours) by the decoding time above.
 MEAN_TOKENS = 110
 LONGEST_TOKENS = 330  # of the completions of one call, three times the mean
+# Tokens that an example of supervised fine-tuning teaches, and the longest of those that are padded to one length: an
+# assumption about R1's thoughts on a CLEVR question, which were not counted.
+LENGTHS: dict[Training, tuple[int, int]] = {"grpo": (MEAN_TOKENS, LONGEST_TOKENS), "sft": (500, 800)}
 
 Phase = Literal["generation", "reference", "update", "exchange", "other"]
 Kind = Literal["forward", "backward", "decoding"]
@@ -174,8 +178,24 @@ def _decoding(shape: Shape, work: Work, sequences: int, context: int, steps: int
     )
 
 
+def _generation(shape: Shape, work: Work, layout: Layout, mean: int, longest: int) -> list[Part]:
+    """One call for all completions of a device; every sequence waits for the longest."""
+    patches, tower = work.image_tokens * shape.tower.merge**2, shape.tower
+    vllm = layout.generation != "transformers"
+    sequences = -(-work.completions // (layout.vllm_gpus or layout.processes))
+    different = -(-sequences // work.group) if layout.vllm_gpus else prompts_of(layout.generated, work, layout)
+    encoded = different if vllm or work.grouped else sequences
+    prefilled = different if work.grouped and not vllm else sequences
+    generating = work if not vllm else _in_bfloat16(work)
+    return [
+        Part("generation", "tower", tower_flops(tower, encoded, patches, work.slices), tower.depth),
+        Part("generation", "prefill", pass_flops(shape, prefilled, work.prompt_tokens, 1), shape.layers),
+        _decoding(shape, generating, sequences, work.prompt_tokens + mean, longest),
+    ]
+
+
 def step_parts(shape: Shape, work: Work, layout: Layout, *, mean: int, longest: int) -> list[Part]:
-    """One step of one device whose completions have `mean` tokens, the longest of a call `longest`.
+    """One step of one device whose completions, or examples, have `mean` tokens to score, the longest `longest`.
 
     Both are cut at the recipe's limit.  With `work.grouped` a device encodes each of its different images once per
     pass and makes its pixels once, and transformers prefills each different prompt once; without, once per completion.
@@ -186,18 +206,9 @@ def step_parts(shape: Shape, work: Work, layout: Layout, *, mean: int, longest: 
     tower = shape.tower
     parts: list[Part] = []
 
-    # Generation: one call for all completions of a device; every sequence waits for the longest.
-    vllm = layout.generation != "transformers"
-    sequences = -(-work.completions // (layout.vllm_gpus or layout.processes))
-    different = -(-sequences // work.group) if layout.vllm_gpus else prompts_of(layout.generated, work, layout)
-    encoded = different if vllm or work.grouped else sequences
-    prefilled = different if work.grouped and not vllm else sequences
-    generating = work if not vllm else _in_bfloat16(work)
-    parts += [
-        Part("generation", "tower", tower_flops(tower, encoded, patches, work.slices), tower.depth),
-        Part("generation", "prefill", pass_flops(shape, prefilled, work.prompt_tokens, 1), shape.layers),
-        _decoding(shape, generating, sequences, work.prompt_tokens + mean, longest),
-    ]
+    vllm = layout.generation in ("vllm-colocate", "vllm-server")
+    if layout.generation != "none":
+        parts += _generation(shape, work, layout, mean, longest)
 
     # Scoring: rows are padded to the longest completion of the batch.
     n, times = layout.completions_per_device, layout.accumulation
@@ -242,18 +253,20 @@ def _in_bfloat16(work: Work) -> Work:
 def _exchanges(shape: Shape, work: Work, layout: Layout) -> list[Part]:
     """Gradients and weights over the links between GPUs, or to the host and back."""
     model = (2.0 if work.precision == "bfloat16" else 4.0) * shape.parameters
+    generating = 0.0 if layout.generation == "none" else 1.0
+    passes = 3.0 if work.reference else 2.0
     parts = []
     if layout.processes > 1:
         # Around a ring each device sends a whole sum nearly twice: once in pieces to add up, once in pieces that are.
         # Sharded weights are gathered for generation, and for each micro-batch's reference, forward and backward
         # pass, after which its gradients are scattered: once each.
         if layout.sharding == "zero-3":
-            parts.append(Part("exchange", "weights gathered", sent=(1.0 + 3.0 * layout.accumulation) * model))
+            parts.append(Part("exchange", "weights gathered", sent=(generating + passes * layout.accumulation) * model))
             parts.append(Part("exchange", "gradients scattered", sent=layout.accumulation * model))
         else:
             parts.append(Part("exchange", "gradients summed", sent=2.0 * model))
     if layout.offload:
-        there_and_back = (1.0 + 4.0 * layout.accumulation) * model / layout.processes
+        there_and_back = (generating + (passes + 1.0) * layout.accumulation) * model / layout.processes
         parts.append(Part("exchange", "weights and gradients, host", fixed=there_and_back / (HOST_LINK * 1e9)))
         parts.append(Part("exchange", "optimizer, host", fixed=shape.parameters / HOST_OPTIMIZER / layout.nodes))
     return parts
@@ -310,7 +323,7 @@ def step_time(
     `speeds` in place of those that this module takes the machine to reach.
     """
     known = speeds or speeds_of(machine)
-    vllm = layout.generation != "transformers"
+    vllm = layout.generation in ("vllm-colocate", "vllm-server")
     phases = {field.name: 0.0 for field in fields(StepTime)}
     for part in step_parts(shape, work, layout, mean=mean, longest=longest):
         phases[part.phase] += seconds_of(part, machine, known, vllm=vllm)[0]

@@ -216,11 +216,13 @@ def predict(shape: Shape, work: Work, layout: Layout, device_memory: float) -> M
     gradients = states.pop("gradients")
     cuda = layout.device == "cuda"
     patches = work.image_tokens * shape.tower.merge**2
+    # For generation and again for the log-probs; what is not generated is made once.
+    made = 1.0 if layout.generation == "none" else 2.0
     standing = {
         **states,
         "DDP buckets": 4.0 * shape.parameters if layout.sharding == "ddp" and layout.processes > 1 else 0.0,
-        # Pixels in float32, once per group or completion, for generation and again for the log-probs.
-        "pixels": 2.0 * images_of(layout.generated, work, layout) * patches * shape.tower.patch_values * 4,
+        # Of the whole step, in float32, once per group or completion.
+        "pixels": made * images_of(layout.generated, work, layout) * patches * shape.tower.patch_values * 4,
         "context and communication": (CONTEXT + (COMMUNICATION if layout.processes > 1 else 0)) if cuda else _PROCESS,
     }
     if layout.vllm_memory is not None:

@@ -16,9 +16,10 @@ _HELP = """Says how one optimizer step of RECIPE is spread over the GPUs you nam
 part, and about how long the run takes and what it costs.  Nothing is downloaded and nothing runs: it is arithmetic on
 the model's shape, with every assumption printed.  Times are estimates, not measurements.
 
-A step's completions (prompts x group) are kept exactly; a number of GPUs over which they cannot be split is refused.
-The recipe's own sharding is kept where it fits, and every departure from upstream's layout is listed with its reason
-and whether it changes numbers.  GPUs that cannot hold the run are refused, with the smallest that can.
+A step's completions (prompts x group), or its examples where a recipe is fine-tuned on some, are kept exactly; a
+number of GPUs over which they cannot be split is refused.  The recipe's own sharding is kept where it fits, and every
+departure from upstream's layout is listed with its reason and whether it changes numbers.  GPUs that cannot hold the
+run are refused, with the smallest that can.
 
 GPUs:
   8xA100-80G    eight GPUs of one machine
@@ -79,17 +80,23 @@ def _plan(options: argparse.Namespace) -> int:
     chosen = resolve(recipe, options.variant)
     config = config_of_folder(options.model) if options.model else config_of_repo(base_repo(recipe))
     gpus = options.gpus or default_gpus(chosen.recipe)
-    plan = make_plan(chosen.recipe, config, gpus, image=options.image, price=options.price)
+    plans = [
+        make_plan(chosen.recipe, config, gpus, training=training, image=options.image, price=options.price)
+        for training in chosen.recipe.trainings
+    ]
     if options.json:
-        print_json({"variant": chosen.variant, **plan.model_dump(mode="json")})
-    else:
+        # Of the last training, as for a recipe that trains once, and of the one before it by its name.
+        before = {plan.training: plan.model_dump(mode="json") for plan in plans[:-1]}
+        print_json({"variant": chosen.variant, **plans[-1].model_dump(mode="json"), **before})
+        return 0
+    for plan in plans:
         _print_plan(plan, chosen.variant)
     return 0
 
 
 def summary(plan: "Plan") -> str:
     """A plan in one line."""
-    layout = plan.layout
+    layout, rows = plan.layout, "completions" if plan.training == "grpo" else "examples"
     extras = [
         *(["weights and optimizer in the host's memory"] if layout.offload else []),
         *(["gradient checkpointing"] if layout.gradient_checkpointing else []),
@@ -98,7 +105,7 @@ def summary(plan: "Plan") -> str:
     ]
     cost = "" if plan.cost is None else f", ${plan.cost:.2f} to {plan.cost_at_most:.2f}"
     return (
-        f"{layout.gpus}: {layout.processes} x {layout.completions_per_device} completions x {layout.accumulation} "
+        f"{layout.gpus}: {layout.processes} x {layout.completions_per_device} {rows} x {layout.accumulation} "
         f"accumulation = {plan.completions_per_step} a step, {', '.join([layout.sharding, *extras])}; "
         f"{plan.peak:.1f} of {plan.device_memory:.1f} GiB; about {plan.hours:.2f} to {plan.hours_at_most:.2f} h{cost}"
     )
@@ -132,7 +139,8 @@ def _print_plan(plan: "Plan", variant: str) -> None:
     from rich.markup import escape
 
     console = Console(highlight=False)
-    console.print(f"[bold]{plan.recipe}, {variant}[/bold]: {plan.parameters:,} parameters")
+    how = "GRPO" if plan.training == "grpo" else "supervised fine-tuning"
+    console.print(f"[bold]{plan.recipe}, {variant}, {how}[/bold]: {plan.parameters:,} parameters")
     console.print(escape(summary(plan)))
     console.print(_memory_table(plan))
     if plan.layout.offload:
