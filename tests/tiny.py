@@ -173,7 +173,7 @@ def write_examples(path: Path, items: int = 10) -> Path:
     counts = [1 + i % 6 for i in range(items)]
     colors = ("red", "green", "blue", "purple")
     rows = {
-        "thinking": [f"<think>\n{' '.join(colors[: 1 + i % 4])}.\n</think>" for i in range(items)],
+        "thinking": [f"<think>\n{' '.join((colors * 3)[: 1 + i * i % 10])}.\n</think>" for i in range(items)],
         "problem": ["How many items are there in the image?"] * items,
         "solution": [f"<answer> {count} </answer>" for count in counts],
         "image": [{"bytes": png, "path": None} for png in pictures("clevr-like", counts, 31)],
