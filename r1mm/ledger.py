@@ -9,17 +9,20 @@ deviation that is none.
 import functools
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, model_validator
 
 from r1mm.errors import BadInput
 from r1mm.manifest import LOCKS
 from r1mm.recipe import Recipe, resolve
+from r1mm.recipe_files import sft_fields
 from r1mm.sourced import Source, Strict
+from r1mm.training_parts import Training
 from r1mm.yaml_files import Place, line_of, load_file
 
 Scalar = str | int | float | bool | None
+T = TypeVar("T")
 # What a deviation does to the numbers of a run.
 Effect = Literal["none", "rounding", "draws", "possible"]
 EFFECTS: dict[Effect, str] = {
@@ -59,7 +62,8 @@ class Row(Strict):
 
     `ours` is a dotted path into the recipe (`train.beta`), a package of the lock (`lock:trl`) or a TRL field that no
     recipe sets (`trl:epsilon`); what stands nowhere of these is `ours_value`, set in the file `where`, which contains
-    the text `shows` if that is given.
+    the text `shows` if that is given.  `training`: the row is of that one alone, and left out where a variant does not
+    run it.
     """
 
     topic: Topic
@@ -71,6 +75,7 @@ class Row(Strict):
     ours_value: Scalar = None
     where: str | None = None
     shows: str | None = None
+    training: Training | None = None
     deviation: Deviation | None = None
 
     @model_validator(mode="after")
@@ -113,8 +118,8 @@ class LeftField(Strict):
 
 
 class TrlFields(Strict):
-    """Every field of TRL's `GRPOConfig`, each in one list: set by all full recipes, by those that generate with vLLM,
-    by r1mm for every run, by the layout of a run, or left at TRL's default."""
+    """Every field of a config class of TRL's, each in one list: set by all full recipes, by those that generate with
+    vLLM, by r1mm for every run, by the layout of a run, or left at TRL's default."""
 
     package: str
     recipe: list[str]
@@ -139,10 +144,41 @@ class TrlFields(Strict):
         return {*self.recipe, *self.vllm, *self.r1mm, *self.layout, *self.left}
 
 
+class SftLists(Strict):
+    """What becomes of a field of `SFTConfig` where it is not what the file says of `GRPOConfig`'s."""
+
+    recipe: list[str]
+    r1mm: dict[str, str]
+    left: dict[str, LeftField]
+
+
+class _FieldsFile(TrlFields):
+    """The content of ledger_fields.yaml: the lists of `GRPOConfig`, and what is otherwise in `SFTConfig`."""
+
+    sft: SftLists
+
+
 @functools.cache
-def trl_fields(path: Path = FIELDS_FILE) -> TrlFields:
-    """The checked list of TRL's fields.  Raises BadInput with file and line."""
-    return load_file(path, TrlFields)[0]
+def trl_fields(training: Training = "grpo", path: Path = FIELDS_FILE) -> TrlFields:
+    """The checked lists of the fields of `GRPOConfig` or `SFTConfig`.  Raises BadInput with file and line."""
+    file, _ = load_file(path, _FieldsFile)
+    lists = {name: getattr(file, name) for name in TrlFields.model_fields}
+    if training == "grpo":
+        return TrlFields(**lists)
+    own = file.sft
+    shared = sft_fields() - {*own.recipe, *own.r1mm, *own.left}
+
+    def besides(known: dict[str, T], more: dict[str, T]) -> dict[str, T]:
+        return {**more, **{name: value for name, value in known.items() if name in shared}}
+
+    return TrlFields(
+        package=file.package,
+        recipe=own.recipe,
+        vllm=[],
+        r1mm=besides(file.r1mm, own.r1mm),
+        layout=besides(file.layout, {}),
+        left=besides(file.left, own.left),
+    )
 
 
 @functools.cache
@@ -177,8 +213,9 @@ def _ours(row: Row, whole: dict[str, Any]) -> tuple[Scalar, str]:
     if kind == "lock":
         return _locked().get(name, "not in this place's lock"), "docker/locks"
     if kind == "trl":
-        default: Scalar = trl_fields().left[name].default
-        return default, f"{trl_fields().package} (default)"
+        fields = trl_fields(row.training or "grpo")
+        default: Scalar = fields.left[name].default
+        return default, f"{fields.package} (default)"
     return _in_recipe(whole, row.ours), row.ours
 
 
@@ -201,6 +238,8 @@ def entries(ledger: Ledger, recipe: Recipe, variant: str | None = None) -> list[
     whole = resolved.recipe.model_dump()
     found = []
     for name, row in ledger.rows.items():
+        if row.training is not None and row.training not in resolved.recipe.trainings:
+            continue
         upstream = row.by_variant.get(reading, row.upstream)
         try:
             ours, where = _ours(row, whole)

@@ -111,28 +111,35 @@ def _merged(base: Any, changes: Any, place: Place = ()) -> Any:
     return merged
 
 
-def _extended(path: Path, content: Any, lines: dict[Place, int], own: tuple[str, ...]) -> Any:
-    """A file's content on top of that of the recipe that it `extends`: the same file in a sibling directory.
+def _extended(path: Path, content: Any, lines: dict[Place, int], own: tuple[str, ...], known: tuple[str, ...]) -> Any:
+    """A file's content on top of those of the recipes that it `extends`: the same file in sibling directories.
 
-    The keys in `own` are never taken over.
+    Of several the later ones lie on top, and one may itself extend those in `known`, which were named before it: no
+    file is read that the reader is not told of.  The keys in `own` are never taken over.
     """
     if not isinstance(content, dict) or "extends" not in content:
         return content
     where = f"{path}:{lines[('extends',)]}: extends {content['extends']!r}"
-    parent = path.parent.parent / str(content["extends"]) / path.name
-    if not parent.is_file():
-        raise BadInput(f"{where}, but there is no {parent}")
-    base, _ = read_yaml(parent)
-    if not isinstance(base, dict) or "extends" in base:
-        raise BadInput(f"{where}, and {parent} itself extends a recipe; extend that one")
+    names = [str(name) for name in content["extends"]] if isinstance(content["extends"], list) else [content["extends"]]
+    base: Any = {}
+    for name in names:
+        parent = path.parent.parent / str(name) / path.name
+        if not parent.is_file():
+            raise BadInput(f"{where}, but there is no {parent}")
+        parents, its_lines = read_yaml(parent)
+        further = parents.get("extends", []) if isinstance(parents, dict) else None
+        if further is None or any(each not in known for each in (further if isinstance(further, list) else [further])):
+            raise BadInput(f"{where}, and {parent} itself extends a recipe; extend that one")
+        base = _merged(base, _extended(parent, parents, its_lines, own, known))
+        known = (*known, name)
     changes = {key: content[key] for key in content if key != "extends"}
     try:
         return _merged({key: base[key] for key in base if key not in own}, changes)
     except KeyError as error:
-        place = error.args[0]
+        place_of = error.args[0]
         raise BadInput(
-            f"{path}:{line_of(place, lines)}: {'.'.join(map(str, place))}: null takes away what {content['extends']} "
-            "does not have; remove the line"
+            f"{path}:{line_of(place_of, lines)}: {'.'.join(map(str, place_of))}: null takes away what "
+            f"{' and '.join(map(str, names))} does not have; remove the line"
         ) from error
 
 
@@ -142,7 +149,7 @@ def load_file(path: Path, model: type[M], own: tuple[str, ...] = ()) -> tuple[M,
     Raises BadInput with file and line.
     """
     content, lines = read_yaml(path)
-    content = _extended(path, content, lines, own)
+    content = _extended(path, content, lines, own, ())
     try:
         return model.model_validate(content), lines
     except ValidationError as error:

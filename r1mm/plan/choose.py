@@ -226,16 +226,18 @@ def make_plan(
     model_config: dict[str, Any],
     gpus: str,
     *,
-    training: Training = "grpo",
+    training: Training | None = None,
     image: tuple[int, int] | None = None,
     price: float | None = None,
 ) -> Plan:
     """A training of `recipe` (one variant of it, resolved) with the model of `model_config` (a config.json) on `gpus`.
 
+    `training`: one of the recipe's, its last where it is not said.
     `image` is (width, height) of the training images where known, `price` dollars per GPU and hour.  Raises BadInput
     for GPUs that are unknown, that cannot hold the run (naming the smallest that can), or over which a step cannot be
     split exactly; and for a model that is no Qwen2-VL.
     """
+    training = training or recipe.trainings[-1]
     machine = parse_gpus(gpus)
     if recipe.miniature and not machine.cpu:
         raise BadInput(f"recipe {recipe.name} is a miniature, which trains on the CPU ({gpus!r}); write --gpus cpu")

@@ -231,9 +231,12 @@ def predict(shape: Shape, work: Work, layout: Layout, device_memory: float) -> M
     share = 1 / layout.processes if layout.sharding != "ddp" else 1.0
     stepping = 0.0 if layout.offload or not cuda else _OPTIMIZER_STEP * shape.parameters * share
     buckets = {"ddp": 0, "zero-2": 2, "zero-3": 1}[layout.sharding] * 2.0 * _ZERO_BUCKET
-    phases = {
+    before: dict[str, dict[str, float]] = {
         "generation": _generation(shape, work, layout),
         "reference": _passes(shape, work, layout, tokens) if work.reference else {},
+    }
+    phases: dict[str, dict[str, float]] = {
+        **(before if work.training == "grpo" else {}),
         "update": {"gradients": gradients, "ZeRO buckets": buckets, **_update(shape, work, layout)},
         "optimizer step": {
             "gradients": gradients,

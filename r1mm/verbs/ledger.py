@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from r1mm.ledger import Entry, Scalar, TrlFields
 
 
+_CONFIGS = {"sft": "SFTConfig", "grpo": "GRPOConfig"}
+
+
 def add(verb: AddVerb) -> None:
     """Add this verb."""
     ledger = verb(
@@ -26,6 +29,7 @@ def add(verb: AddVerb) -> None:
 def _ledger(options: argparse.Namespace) -> int:
     from r1mm.errors import BadInput
     from r1mm.ledger import counts, entries, load_ledger, trl_fields
+    from r1mm.recipe import resolve
     from r1mm.recipe_files import find_recipe, load_recipe
 
     folder = find_recipe(options.recipe)
@@ -34,7 +38,7 @@ def _ledger(options: argparse.Namespace) -> int:
         raise BadInput(f"recipe {recipe.name} has no ledger.yaml; a miniature's deviations stand in its README.md")
     found = entries(load_ledger(folder / "ledger.yaml", recipe), recipe, options.variant)
     variant = options.variant or recipe.default_variant
-    fields = trl_fields()
+    lists = {training: trl_fields(training) for training in resolve(recipe, options.variant).recipe.trainings}
     if options.json:
         print_json(
             {
@@ -42,21 +46,23 @@ def _ledger(options: argparse.Namespace) -> int:
                 "variant": variant,
                 "counts": counts(found),
                 "rows": [entry.model_dump(mode="json") for entry in found],
-                "trl_fields": fields.model_dump(mode="json"),
+                "trl_fields": {training: fields.model_dump(mode="json") for training, fields in lists.items()},
             }
         )
         return 0
     _print_entries(f"{recipe.name}, {variant}: what upstream's code had, and ours", found)
-    if options.fields:
-        _print_fields(fields)
+    for training, fields in lists.items() if options.fields else ():
+        _print_fields(f"{fields.package}, {_CONFIGS[training]}: fields left at their defaults", fields)
     number = counts(found)
     by_effect = ", ".join(f"{number[effect]} {effect}" for effect in ("none", "rounding", "draws", "possible"))
     print(f"{number['settings']} settings: {number['equal']} equal, {number['deviations']} deviations ({by_effect})")
-    print(
-        f"{fields.package}: {len(fields.names)} fields, of which recipes set {len(fields.recipe)} (and "
-        f"{len(fields.vllm)} with vLLM), r1mm {len(fields.r1mm)}, the layout {len(fields.layout)}; "
-        f"{len(fields.left)} are left at TRL's defaults, each with its reason (--fields)"
-    )
+    for training, fields in lists.items():
+        vllm = f" (and {len(fields.vllm)} with vLLM)" if fields.vllm else ""
+        print(
+            f"{fields.package}, {_CONFIGS[training]}: {len(fields.names)} fields, of which recipes set "
+            f"{len(fields.recipe)}{vllm}, r1mm {len(fields.r1mm)}, the layout {len(fields.layout)}; {len(fields.left)} "
+            "are left at TRL's defaults, each with its reason (--fields)"
+        )
     return 0
 
 
@@ -92,14 +98,14 @@ def _print_entries(title: str, found: "list[Entry]") -> None:
     Console().print(table)
 
 
-def _print_fields(fields: "TrlFields") -> None:
+def _print_fields(title: str, fields: "TrlFields") -> None:
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(
-        title=f"{fields.package}: fields left at their defaults",
+        title=title,
         title_justify="left",
         title_style="",
         box=box.SIMPLE_HEAD,

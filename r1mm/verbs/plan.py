@@ -145,7 +145,7 @@ def _print_plan(plan: "Plan", variant: str) -> None:
     console.print(_memory_table(plan))
     if plan.layout.offload:
         console.print(f"and {plan.host_memory:.1f} GiB of the host's memory on each node")
-    times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in plan.step_seconds.items())
+    times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in plan.step_seconds.items() if seconds)
     console.print(f"estimated seconds of a step: {times}\n")
     console.print("[bold]departures from upstream's layout[/bold]" + ("" if plan.deviations else ": none"))
     words = {"no": "changes no number", "rounding": "changes rounding alone", "yes": "changes numbers"}

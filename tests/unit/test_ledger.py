@@ -16,7 +16,16 @@ from r1mm.cli import main
 from r1mm.errors import BadInput
 from r1mm.ledger import EFFECTS, WHERE, counts, entries, load_ledger, same, trl_fields
 from r1mm.recipe import Recipe, resolve
-from r1mm.recipe_files import OURS, RECIPES, all_recipes, grpo_fields, load_recipe
+from r1mm.recipe_files import (
+    OURS,
+    RECIPES,
+    SFT_WITHOUT_EFFECT,
+    all_recipes,
+    grpo_fields,
+    load_recipe,
+    sft_fields,
+)
+from r1mm.training_parts import Training
 
 ROOT = RECIPES.parent
 FULL = [folder for folder in all_recipes() if not load_recipe(folder / "recipe.yaml").miniature]
@@ -27,17 +36,25 @@ def readings(recipe: Recipe) -> list[str]:
     return [*recipe.variants, *(f"{recipe.default_variant}+{option}" for option in recipe.options)]
 
 
-def test_every_field_of_trl_stands_in_one_list() -> None:
-    fields = trl_fields()
+TRAININGS: tuple[Training, ...] = ("grpo", "sft")
+each_training = pytest.mark.parametrize("training", TRAININGS)
+
+
+@each_training
+def test_every_field_of_trl_stands_in_one_list(training: Training) -> None:
+    fields = trl_fields(training)
     assert fields.package == f"trl=={importlib.metadata.version('trl')}"
-    assert fields.names == grpo_fields(), "TRL has other fields; say in ledger_fields.yaml what becomes of each"
+    known = {"grpo": grpo_fields, "sft": sft_fields}[training]()
+    assert fields.names == known, "TRL has other fields; say in ledger_fields.yaml what becomes of each"
 
 
-def test_fields_left_alone_have_the_default_that_the_list_names() -> None:
-    from trl import GRPOConfig
+@each_training
+def test_fields_left_alone_have_the_default_that_the_list_names(training: Training) -> None:
+    import trl
 
-    known = {field.name: field for field in dataclasses.fields(GRPOConfig)}
-    for name, left in trl_fields().left.items():
+    config = {"grpo": trl.GRPOConfig, "sft": trl.SFTConfig}[training]
+    known = {field.name: field for field in dataclasses.fields(config)}
+    for name, left in trl_fields(training).left.items():
         field = known[name]
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         assert same(getattr(default, "value", default), left.default) or default == left.default == [], name
@@ -45,11 +62,13 @@ def test_fields_left_alone_have_the_default_that_the_list_names() -> None:
 
 @each_full_recipe
 def test_every_reading_sets_each_field_that_matters(folder: Path) -> None:
-    recipe, fields = load_recipe(folder / "recipe.yaml"), trl_fields()
+    recipe = load_recipe(folder / "recipe.yaml")
     for reading in readings(recipe):
-        train = resolve(recipe, reading).recipe.train
-        needed = {*fields.recipe, *(fields.vllm if train["use_vllm"].value else ())}
-        assert train.keys() == needed, reading
+        chosen = resolve(recipe, reading).recipe
+        for training in chosen.trainings:
+            fields, settings = trl_fields(training), chosen.settings_of(training)
+            by_vllm = "use_vllm" in settings and settings["use_vllm"].value
+            assert settings.keys() == {*fields.recipe, *(fields.vllm if by_vllm else ())}, reading
 
 
 def test_what_r1mm_sets_is_listed_as_such(tmp_path: Path) -> None:
@@ -60,7 +79,12 @@ def test_what_r1mm_sets_is_listed_as_such(tmp_path: Path) -> None:
         for name, given in inspect.signature(run_fields).parameters.items()
         if given.kind == given.KEYWORD_ONLY
     }
-    assert trl_fields().r1mm.keys() >= OURS | run_fields(tmp_path, 1, **on_a_cpu).keys()
+    for training in TRAININGS:
+        assert trl_fields(training).r1mm.keys() >= OURS | run_fields(tmp_path, 1, **on_a_cpu).keys()
+
+
+def test_what_has_no_effect_on_examples_is_left_alone() -> None:
+    assert trl_fields("sft").left.keys() >= SFT_WITHOUT_EFFECT
 
 
 @each_full_recipe
@@ -69,7 +93,9 @@ def test_every_full_recipe_has_a_good_ledger(folder: Path) -> None:
     ledger = load_ledger(folder / "ledger.yaml", recipe)
     for reading in readings(recipe):
         number = counts(entries(ledger, recipe, reading))
-        assert number["settings"] == number["equal"] + number["deviations"] == len(ledger.rows)
+        trainings = resolve(recipe, reading).recipe.trainings
+        rows = [row for row in ledger.rows.values() if row.training is None or row.training in trainings]
+        assert number["settings"] == number["equal"] + number["deviations"] == len(rows)
         assert number["deviations"] == sum(number[effect] for effect in EFFECTS)
     for name, row in ledger.rows.items():
         if row.where:
@@ -97,11 +123,17 @@ def test_every_setting_of_the_recipe_that_upstream_had_is_in_the_ledger(folder: 
     recipe = load_recipe(folder / "recipe.yaml")
     ledger = load_ledger(folder / "ledger.yaml", recipe)
     named = {row.ours for row in ledger.rows.values()}
-    wanted = {f"train.{key}" for key in recipe.train}
-    wanted |= {f"factors.{key}" for key in type(recipe.factors).model_fields}
-    wanted |= {f"processor.{key}" for key in recipe.processor} | {f"evaluation.{key}" for key in recipe.evaluation}
-    wanted |= {"prompts.train", "prompts.evaluation", "prompts_per_step", "max_prompt_length", "schedule_steps"}
-    wanted |= {"weights_dtype", "sharding", "assets.model.repo", "assets.train.repo", "rewards"}
+    wanted = {f"processor.{key}" for key in recipe.processor} | {f"evaluation.{key}" for key in recipe.evaluation}
+    wanted |= {"prompts.evaluation", "assets.model.repo", "assets.train.repo"}
+    if "grpo" in recipe.trainings:
+        wanted |= {f"train.{key}" for key in recipe.train}
+        wanted |= {f"factors.{key}" for key in type(recipe.factors).model_fields}
+        wanted |= {"prompts.train", "prompts_per_step", "max_prompt_length", "schedule_steps"}
+        wanted |= {"weights_dtype", "sharding", "rewards"}
+    if "sft" in recipe.trainings:
+        wanted |= {f"sft.{key}" for key in recipe.sft} | {"examples_per_step"}
+        wanted |= {f"sft_examples.{key}" for key in type(recipe.sft_examples).model_fields if key != "items"}
+        wanted |= {"sft_layout.sharding", "sft_layout.weights_dtype"}
     wanted |= {f"clips.{key}" for key in recipe.clips}
     assert wanted <= named, sorted(wanted - named)
 
@@ -200,10 +232,11 @@ def test_the_verb_prints_rows_and_counts(capsys: pytest.CaptureFixture[str]) -> 
     assert "has no ledger.yaml" in capsys.readouterr().err
 
 
-def test_the_page_gives_the_counts_of_the_ledger() -> None:
-    folder = RECIPES / "r1v-clevr-2b"
+@pytest.mark.parametrize(("name", "variant"), [("r1v-clevr-2b", "as-fixed"), ("r1v-clevr-2b-sft", "as-published")])
+def test_the_page_gives_the_counts_of_the_ledger(name: str, variant: str) -> None:
+    folder = RECIPES / name
     recipe = load_recipe(folder / "recipe.yaml")
-    number = counts(entries(load_ledger(folder / "ledger.yaml", recipe), recipe))
+    number = counts(entries(load_ledger(folder / "ledger.yaml", recipe), recipe, variant))
     page = " ".join((folder / "README.md").read_text().split())
     assert f"{number['settings']} settings, of which {number['equal']} are equal" in page
-    assert f"{number['deviations']} deviate under `as-fixed`; {number['possible']} of the deviations" in page
+    assert f"{number['deviations']} deviate under `{variant}`; {number['possible']} of the deviations" in page

@@ -244,6 +244,21 @@ def test_extending_nothing_and_a_sibling_of_a_sibling_are_refused(tmp_path: Path
         load_recipe(other)
 
 
+def test_a_recipe_may_extend_two_and_says_so_of_both(tmp_path: Path) -> None:
+    source = "our choice: to test what a sibling takes over"
+    first = sibling(tmp_path, {"train": {"beta": {"value": 0.1, "source": source}}})
+    other = tmp_path / "both" / "recipe.yaml"
+    other.parent.mkdir()
+    content = yaml.safe_load(first.read_text()) | {"extends": ["tiny", "small"], "name": "both"}
+    content.pop("train")
+    other.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert load_recipe(other).train["beta"].value == 0.1  # the later one's
+    assert load_recipe(other).title == load_recipe(tmp_path / "tiny" / "recipe.yaml").title
+    other.write_text(yaml.safe_dump(content | {"extends": ["small", "tiny"]}, sort_keys=False))
+    with pytest.raises(BadInput, match="itself extends a recipe; extend that one"):
+        load_recipe(other)
+
+
 def test_a_version_is_no_number(tmp_path: Path) -> None:
     path = tmp_path / "versions.yaml"
     path.write_text("a: 0.14.0\nb: 1e-4\nc: 2.7.4.post1\nd: .5\ne: 4.\n")

@@ -199,8 +199,52 @@ def test_every_full_recipe_is_planned_for_its_own_hardware(folder: Path) -> None
         assert chosen.hardware is not None
         asset = chosen.assets["model"]
         assert asset.kind == "model"
-        plan = make_plan(chosen, config_of_repo(asset.repo), default_gpus(chosen))
-        assert plan.completions_per_step == chosen.prompts_per_step.value * chosen.train["num_generations"].value
+        for training in chosen.trainings:
+            plan = make_plan(chosen, config_of_repo(asset.repo), default_gpus(chosen), training=training)
+            assert (plan.training, plan.completions_per_step) == (training, chosen.rows_of_step(training))
+
+
+def tuned() -> Recipe:
+    return resolve(load_recipe(RECIPES / "r1v-clevr-2b-sft" / "recipe.yaml")).recipe
+
+
+def test_fine_tuning_is_laid_out_as_grpo_is() -> None:
+    plan = make_plan(tuned(), TWO_B, "8xA100-80G")
+    layout = plan.layout
+    assert (layout.processes, layout.completions_per_device, layout.accumulation) == (8, 4, 4)  # upstream's own
+    assert (layout.sharding, layout.generation, layout.vllm_gpus) == ("zero-2", "none", 0)
+    assert set(plan.memory) == {"always", "update", "optimizer step"}
+    assert "reference" not in plan.memory["always"]
+    assert plan.step_seconds["generation"] == plan.step_seconds["reference"] == 0
+    # All fits without computing anything twice, even were every example as long as the recipe lets it be.
+    assert [item.setting for item in plan.deviations] == ["gradient checkpointing"]
+    alone = make_plan(tuned(), TWO_B, "1xH100-80G")
+    assert alone.layout.gradient_checkpointing
+    assert {item.setting: item.ours for item in alone.deviations}["examples per device x accumulation"] == "4 x 32"
+    with pytest.raises(BadInput, match=r"3xH100-80G: 128 examples per step cannot be split exactly over 3 GPUs"):
+        make_plan(tuned(), TWO_B, "3xH100-80G")
+
+
+def test_the_work_of_fine_tuning_by_hand() -> None:
+    shape = read_shape(TWO_B)
+    work = work_of(tuned(), shape, training="sft")
+    # 37,800 rows in whole steps of 128; an image of 480 x 320 takes 187 of 4,096 tokens, and all others are learnt.
+    assert (work.steps, work.completions, work.image_tokens, work.tokens) == (295, 128, 187, 4096)
+    assert work.completion_tokens == 4096 - 187
+    ours = resolve(load_recipe(RECIPES / "r1v-clevr-2b-sft" / "recipe.yaml"), "ours").recipe
+    answer = work_of(ours, shape, training="sft")
+    assert (answer.tokens, answer.completion_tokens) == (4096, 4096 - 187 - 96)
+    unknown = tuned()
+    assets = {**unknown.assets, "train": unknown.assets["train"].model_copy(update={"repo": "somebody/else"})}
+    with pytest.raises(BadInput, match="how many rows train has is not known"):
+        work_of(unknown.model_copy(update={"assets": assets}), shape, training="sft")
+
+
+def test_two_trainings_have_two_plans() -> None:
+    both = resolve(load_recipe(RECIPES / "r1v-clevr-2b-distilled" / "recipe.yaml"), "after-sft").recipe
+    assert make_plan(both, TWO_B, "8xA100-80G").training == "grpo"
+    first = make_plan(both, TWO_B, "8xA100-80G", training="sft")
+    assert (first.layout.sharding, first.completions_per_step) == ("zero-2", 128)
 
 
 def test_exact_splits() -> None:

@@ -35,6 +35,16 @@ def test_the_verb_prints_a_table_or_json(capsys: pytest.CaptureFixture[str], tmp
     assert shown["variant"] == "as-published"
 
 
+def test_the_verb_shows_every_training(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["plan", "r1v-clevr-2b-distilled", "--variant", "after-sft", "--gpus", "8xH100"]
+    assert main(given) == 0
+    text = capsys.readouterr().out
+    assert text.index("supervised fine-tuning") < text.index("GRPO")
+    assert main([*given, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["training"], shown["sft"]["training"]) == ("grpo", "sft")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
