@@ -230,6 +230,8 @@ class Recipe(Strict):
                 # Where `training` chooses, a variant leaves a stage out, and the recipe speaks of all.
                 if there and not runs and self.training is None:
                     raise ValueError(f"{key} is not for a recipe without the stage {training}")
+        if self.clips and "sft" in self.stages:
+            raise ValueError("the stage sft is for pictures, and this recipe has clips; leave one of the two out")
         if self.prompts.train is None and {"warm-start", "grpo"} & {*self.stages}:
             raise ValueError("prompts.train is missing from a recipe with the stage grpo or warm-start")
         chosen = self.training.value if self.training else []

@@ -16,6 +16,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from r1mm.data.counting import load_counting, write_counting
+from r1mm.data.load import read_examples
 from r1mm.data.prompts import QUESTIONS
 from r1mm.mini.datasets import PALETTE
 from r1mm.mini.language import VISION_TOKENS, build_tokenizer
@@ -159,6 +160,26 @@ def train_here(
     if killed_after is not None:
         trainer.add_callback(EndsInTheMiddle(killed_after))
     grpo.train_grpo(trainer, folder, folder / "metrics.jsonl")
+
+
+def tuning_recipe(variant: str = "as-published", **sft: Any) -> Recipe:
+    """The real recipe of fine-tuning with 16 examples a step, and some `sft:` settings changed."""
+    recipe = resolve(load_recipe(RECIPES / "r1v-clevr-2b-sft" / "recipe.yaml"), variant).recipe
+    changed = recipe.sft | {key: _ours(value) for key, value in sft.items()}
+    return recipe.model_copy(update={"sft": changed, "examples_per_step": _ours(16)})
+
+
+def tune_here(recipe: Recipe, world: Path, folder: Path, layout: Layout, killed_after: int | None = None) -> None:
+    """Fine-tune in this process on `world`'s examples, as `train_here` trains."""
+    from r1mm.train.sft import build_fine_tuner, fine_tune
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    examples = read_examples([world / "examples.parquet"], world / ".cache", "train")
+    trainer = build_fine_tuner(recipe, model=world / "base", dataset=examples, seed=1, folder=folder, layout=layout)
+    if killed_after is not None:
+        trainer.add_callback(EndsInTheMiddle(killed_after))
+    fine_tune(trainer, folder, folder / "metrics.jsonl")
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Recipes small enough for tests of the machinery: our own recipes' files with smaller numbers."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,34 @@ SMALLER_FULL: dict[str, Any] = {
 }
 
 
+SMALLER_TUNED: dict[str, Any] = {
+    "examples_per_step": 4,
+    "sft.save_steps": 2,
+    "evaluation.max_new_tokens": 8,
+    "evaluation.batch_size": 5,
+}
+
+
+def small_tuned_recipe(folder: Path, name: str = "r1v-clevr-2b-sft", smaller: dict[str, Any] | None = None) -> Path:
+    """Write recipe `small` below `folder` and return its directory: `name`, beside all that it extends, with smaller
+    numbers."""
+    for own in ("r1v-clevr-2b", "r1v-clevr-2b-sft"):
+        shutil.copytree(RECIPES / own, folder / own)
+    target = folder / "small"
+    target.mkdir()
+    for file in ("recipe.yaml", "expected.yaml"):
+        content = yaml.safe_load((RECIPES / name / file).read_text())
+        content["name" if file == "recipe.yaml" else "recipe"] = "small"
+        for dotted, value in (SMALLER_TUNED | (smaller or {})).items() if file == "recipe.yaml" else ():
+            *parents, last = dotted.split(".")
+            of = content
+            for part in parents:
+                of = of.setdefault(part, {})
+            of[last] = {"value": value, "source": "our choice: to test the machinery"}
+        (target / file).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return target
+
+
 def small_full_recipe(folder: Path) -> Path:
     """Write recipe `small` below `folder` and return its directory: `r1v-clevr-2b` with the numbers of SMALLER_FULL."""
     own = RECIPES / "r1v-clevr-2b"
@@ -145,6 +174,7 @@ def tiny_sft_recipe(folder: Path, changes: dict[str, Any] | None = None) -> Path
     recipe["sft"] = {key: setting(value) for key, value in own.items()}
     recipe["sft_examples"] = {key: setting(value) for key, value in examples.items()}
     recipe["examples_per_step"] = setting(4)
+    recipe["title"] = "Thoughts at tiny size"
     recipe["default_variant"] = "sft-grpo"
     recipe["variants"] = {
         name: {

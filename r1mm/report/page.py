@@ -37,6 +37,7 @@ from r1mm.report.words import (
     span,
     visible,
 )
+from r1mm.training_parts import GRPO_DEFAULTS
 
 Outputs = Mapping[str, Mapping[str, Sequence[Row]]]
 
@@ -141,8 +142,11 @@ def shown_settings(resolved: Row) -> dict[str, list[ShownSetting]]:
             yield ShownSetting(path, compact(node), "", path in overridden)
 
     sections: dict[str, list[ShownSetting]] = {}
-    for name, node in (resolved.get("recipe") or {}).items():
-        if name != "variants":
+    recipe = resolved.get("recipe") or {}
+    # What no stage of this run reads is no setting of it.
+    unread = () if "grpo" in recipe.get("stages", ["grpo"]) else GRPO_DEFAULTS
+    for name, node in recipe.items():
+        if name not in ("variants", *unread):
             section = name if isinstance(node, Mapping) and "source" not in node else "recipe"
             sections.setdefault(section, []).extend(walk(name, node))
     return {name: shown for name, shown in sections.items() if shown}

@@ -57,6 +57,11 @@ class FineTuner(ResumesExactly, SFTTrainer):
         super().__init__(*args, **kwargs)
         self.base, self.rows_of_step = base, rows_of_step
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's figures without its count of tokens, which begins anew where a run goes on."""
+        self._metrics["train"].pop("num_tokens", None)
+        super().log(logs, start_time)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return WholeSteps(len(self.train_dataset), self.rows_of_step, self.args.seed)
 

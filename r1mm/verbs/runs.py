@@ -49,7 +49,8 @@ def add(verb: AddVerb) -> None:
         "stage",
         _stage,
         "run one stage of a recipe in this process (what `reproduce` starts for each stage)",
-        "Stages in order: assets, warm-start, base-evaluation, grpo, evaluation, verdict, report.",
+        "Stages in order, of which a recipe has some: assets, warm-start, base-evaluation, base-gate, sft, grpo,\n"
+        "evaluation, verdict, report.",
     )
     stage.add_argument("stage", help="name of the stage")
     stage.add_argument("--locks-held", action="store_true", help=argparse.SUPPRESS)  # by `reproduce`, which starts it
@@ -129,15 +130,20 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _stage(options: argparse.Namespace) -> int:
+    from r1mm.errors import BadInput
     from r1mm.pipeline import run_one_stage, run_stage_alone
     from r1mm.recipe import STAGES
 
     if options.stage not in STAGES:
-        from r1mm.errors import BadInput
-
         raise BadInput(f"there is no stage {options.stage!r}; stages are {', '.join(STAGES)}")
+    job = job_of_options(options, options.variant, options.seed)
+    if options.stage not in job.recipe.stages:
+        raise BadInput(
+            f"recipe {job.recipe.name} has no stage {options.stage} under variant {job.resolved.variant}; it has "
+            f"{', '.join(job.recipe.stages)}"
+        )
     run = run_one_stage if options.locks_held else run_stage_alone
-    run(job_of_options(options, options.variant, options.seed), options.stage)
+    run(job, options.stage)
     if options.json:
         print_json({"stage": options.stage, "done": True})
     return 0
