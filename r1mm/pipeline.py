@@ -42,6 +42,7 @@ from r1mm.stages import GATE_FILE, PLAN_FILES, STAGE_TABLE, expected_inputs, new
 MINIATURE_BYTES = 1_000_000_000
 # Per parameter of a full recipe's checkpoint: weights, float32 masters and two moments.
 _CHECKPOINT_BYTES = 16
+_MODEL_BYTES = 4  # per parameter of a trained model
 # A training set's Arrow files beside the run, and all else that is not a checkpoint.
 _DATA_BYTES = 12_000_000_000
 
@@ -193,7 +194,8 @@ def needed_bytes(job: Job) -> int:
         return MINIATURE_BYTES
     limits = [job.recipe.settings_of(training)["save_total_limit"].value for training in job.recipe.trainings]
     kept: int = max(limits) + 1  # one more while the next is written; a training's are gone when the next begins
-    checkpoints = kept * _CHECKPOINT_BYTES * read_shape(config).parameters
+    models = _MODEL_BYTES * (len(limits) - 1)  # what an earlier training leaves
+    checkpoints = (kept * _CHECKPOINT_BYTES + models) * read_shape(config).parameters
     # A folder of assets may hold small stand-ins.
     return checkpoints + (MINIATURE_BYTES if os.environ.get(LOCAL_VARIABLE) else _DATA_BYTES)
 

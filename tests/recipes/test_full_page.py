@@ -15,7 +15,7 @@ from r1mm.report.comparison import ComparisonInputs, build_comparison
 from r1mm.report.figures import line_styles
 from r1mm.report.page import ReportInputs, build_report
 from r1mm.report.rows import shown_lines
-from r1mm.report.sections import layout_line, lenient_rows, shown_plan, why_not
+from r1mm.report.sections import layout_line, lenient_rows, shown_plans, why_not
 from tests.unit.report import full
 from tests.unit.report.test_page import check_self_contained, words
 
@@ -158,8 +158,7 @@ def test_assets_show_identity_licence_and_verification(run: ReportInputs, shown:
 
 def test_the_plan_stands_beside_what_was_measured(run: ReportInputs, shown: str) -> None:
     plan = run.manifest["plan"]
-    found = shown_plan(run.manifest, run.metrics)
-    assert found is not None
+    (found,) = shown_plans(run.manifest, {"grpo": run.metrics})
     assert found.line == layout_line(plan)
     assert found.line.startswith(
         "1xH100-80G: 1 process x 8 completions x 16 accumulation = 128 completions a step; ZeRO-3"
@@ -177,7 +176,7 @@ def test_the_plan_stands_beside_what_was_measured(run: ReportInputs, shown: str)
     assert "39 min 6 s" in shown
     for text in (*plan["assumptions"], *(row["reason"] for row in plan["deviations"])):
         assert words(text) in shown
-    assert shown_plan({}, []) is None
+    assert shown_plans({}, {}) == []
 
 
 def test_deviations_carry_their_reasons_those_that_can_change_results_first(run: ReportInputs, shown: str) -> None:

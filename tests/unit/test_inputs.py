@@ -14,7 +14,15 @@ from r1mm.data.assets import fetch_assets
 from r1mm.data.clips import Clip, write_mp4
 from r1mm.errors import BadInput
 from r1mm.expected import Expected
-from r1mm.inputs import SKIPPED_FILE, lmms_places, look_through_clips, training_set
+from r1mm.inputs import (
+    SKIPPED_FILE,
+    lmms_places,
+    look_through_clips,
+    metrics_file,
+    start_model,
+    trained_model,
+    training_set,
+)
 from r1mm.job import Job, make_job
 from r1mm.pipeline import needed_bytes
 from r1mm.plan.shapes import config_of_repo
@@ -137,3 +145,20 @@ def test_clips_of_lmms_evals_tasks_are_unpacked_beside_the_downloads_by_what_is_
     first, other, again = (place["unpacked"] for place in places)
     assert first == again != other
     assert first.parent == other.parent == tmp_path / "cache" / "clips"
+
+
+def test_each_training_starts_from_what_the_one_before_it_left(tmp_path: Path) -> None:
+    both = make_job("r1v-clevr-2b-distilled", "after-sft", 1, None, tmp_path)
+    left = {training: both.stage_folder(training) / "model" for training in ("sft", "grpo")}
+    assert start_model(both, "grpo") == left["sft"]
+    assert trained_model(both) == left["grpo"]
+    alone = make_job("r1v-clevr-2b-sft", None, 1, None, tmp_path)
+    assert trained_model(alone) == alone.stage_folder("sft") / "model"
+    assert metrics_file(alone, "sft") == alone.stage_folder("sft") / "metrics.jsonl"
+    assert metrics_file(both, "grpo") == both.folder("run") / "metrics.jsonl"
+
+
+def test_two_trainings_need_no_more_room_than_the_larger_one_at_a_time(tmp_path: Path) -> None:
+    jobs = [make_job("r1v-clevr-2b-distilled", name, 1, None, tmp_path) for name in ("from-base", "after-sft")]
+    alone, both = map(needed_bytes, jobs)
+    assert alone <= both < 1.2 * alone

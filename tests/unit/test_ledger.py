@@ -240,3 +240,12 @@ def test_the_page_gives_the_counts_of_the_ledger(name: str, variant: str) -> Non
     page = " ".join((folder / "README.md").read_text().split())
     assert f"{number['settings']} settings, of which {number['equal']} are equal" in page
     assert f"{number['deviations']} deviate under `{variant}`; {number['possible']} of the deviations" in page
+
+
+def test_a_row_of_a_training_that_a_variant_does_not_run_is_left_out() -> None:
+    recipe = load_recipe(RECIPES / "r1v-clevr-2b-distilled" / "recipe.yaml")
+    ledger = load_ledger(RECIPES / "r1v-clevr-2b-distilled" / "ledger.yaml", recipe)
+    alone, both = ({row.name for row in entries(ledger, recipe, name)} for name in ("from-base", "after-sft"))
+    assert alone < both
+    assert {name for name in both - alone if not name.startswith("sft-")} == set()
+    assert {"beta", "sft-learning-rate", "eval-template"} <= both

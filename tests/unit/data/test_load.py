@@ -12,7 +12,7 @@ from datasets import Dataset, Features, Image
 from r1mm.data.assets import fetch_assets, load_task, load_train
 from r1mm.data.counting import FEATURES
 from r1mm.data.images import decode_image
-from r1mm.data.load import check_rows, check_solution, prompt_rows
+from r1mm.data.load import check_rows, check_solution, prompt_rows, read_examples
 from r1mm.data.selection import image_key, split_shards
 from r1mm.errors import BadInput
 from r1mm.recipe import Recipe, Task
@@ -49,6 +49,25 @@ def test_the_training_set_has_the_published_columns_and_names(tmp_path: Path, lo
     assert dataset[2]["item"] == "train-000002"
     assert dataset[0]["image"].tobytes() == PIL.Image.open(io.BytesIO(png(3))).tobytes()
     assert [image.size for image in dataset[:2]["image"]] == [(32, 28)] * 2
+
+
+def test_examples_to_learn_from_have_thoughts(tmp_path: Path) -> None:
+    path = tmp_path / "train-00000-of-00001.parquet"
+    rows = {
+        "thinking": ["<think>two</think>"],
+        "problem": ["How many?"],
+        "solution": ["<answer> 2 </answer>"],
+        "image": [{"bytes": png(2), "path": None}],
+    }
+    kinds = Features({**FEATURES, "thinking": FEATURES["problem"]})
+    Dataset.from_dict(rows, features=kinds).to_parquet(path)
+    examples = read_examples([path], tmp_path / "cache", "distilled")
+    assert set(examples.column_names) == {"image", "thinking", "problem", "solution", "item"}
+    assert (examples[0]["item"], examples[0]["thinking"]) == ("distilled-000000", "<think>two</think>")
+    assert examples[0]["image"].size == (32, 28)
+    Dataset.from_dict({name: rows[name] for name in FEATURES}, features=FEATURES).to_parquet(path)
+    with pytest.raises(BadInput, match="set distilled: train-00000-of-00001.parquet lacks the column 'thinking'"):
+        read_examples([path], tmp_path / "cache", "distilled")
 
 
 def test_a_task_from_a_dataset_keeps_to_its_limit(tmp_path: Path, local: Path) -> None:

@@ -22,6 +22,9 @@ def texts(panel: ET.Element) -> str:
     return " | ".join(element.text or "" for element in panel.iter(f"{SVG}text"))
 
 
+TUNING = [{"step": step, "loss": 3.0 / step, "mean_token_accuracy": 1 - 0.5 / step} for step in range(1, 30)]
+
+
 @pytest.fixture(scope="module")
 def run(made_up_run: MadeUp) -> ReportInputs:
     return made_up_run()
@@ -33,6 +36,8 @@ def draw_all(run: ReportInputs) -> dict[str, str]:
         "bars": figures.accuracy_bars(verdict["scores"]),
         "curves": figures.training_curves(run.metrics),
         "compared": figures.comparison_curves({"a": run.metrics, "b": run.metrics}),
+        "tuned": figures.training_curves(TUNING, "sft"),
+        "tuned side by side": figures.comparison_curves({"a": TUNING}, training="sft"),
         "strip": figures.reference_strip(
             verdict["scores"], verdict["comparisons"], verdict["reference_rows"], "as-published"
         ),
@@ -60,7 +65,8 @@ def test_paints_are_css_variables_and_text_is_text(drawn: dict[str, str]) -> Non
     for name, markup in drawn.items():
         assert not re.search(r"#0101\d\d", markup)
         assert "#000000" not in markup  # a paint that would vanish on the dark page
-        series = "var(--series-control, #c26a00)" if name == "compared" else "var(--series-trained, #0072b2)"
+        compared = name in ("compared", "tuned side by side")
+        series = "var(--series-control, #c26a00)" if compared else "var(--series-trained, #0072b2)"
         assert series in markup
         assert "var(--font, sans-serif)" in markup
         assert "DejaVu" not in markup
@@ -97,6 +103,14 @@ def test_the_rewards_drawn_are_those_that_were_counted() -> None:
         first, *others = panels(shown)
         assert "Letter reward (share of completions)" in texts(first)
         assert len(others) == 2
+
+
+def test_fine_tuning_is_drawn_by_its_loss_and_accuracy() -> None:
+    loss, accuracy = panels(figures.training_curves(TUNING, "sft"))
+    assert "Loss (nats per token)" in texts(loss)
+    assert "from 3 to 0.103 over 29 steps" in loss.attrib["aria-label"]
+    assert "Token accuracy (share of tokens)" in texts(accuracy)
+    assert figures.training_curves([], "sft") == figures.comparison_curves({"a": []}, training="sft") == ""
 
 
 def test_smoothing_looks_back_only() -> None:

@@ -197,6 +197,51 @@ def test_the_same_inputs_give_the_same_bytes(report: str, comparison: str, made_
     assert build_comparison(ComparisonInputs(again)) == comparison  # nor does the order of the runs matter
 
 
+TUNING = [{"step": step, "loss": 3.0 / step, "mean_token_accuracy": 1 - 0.5 / step} for step in range(1, 30)]
+
+
+def trained_by(run: ReportInputs, variant: str, *stages: str) -> ReportInputs:
+    """A run that was trained by `stages`, and has what they leave."""
+    stages = ("assets", "warm-start", "base-evaluation", *stages, "evaluation", "verdict", "report")
+    recipe = {**run.resolved["recipe"], "stages": list(stages)}
+    if "grpo" not in stages:
+        recipe["factors"] = None
+    return dataclasses.replace(
+        run,
+        resolved={**run.resolved, "recipe": recipe, "variant": variant},
+        verdict={**run.verdict, "variant": variant},
+        metrics=run.metrics if "grpo" in stages else [],
+        tuning=TUNING if "sft" in stages else [],
+    )
+
+
+def test_a_page_says_how_the_model_was_trained(run: ReportInputs) -> None:
+    both = words(check_self_contained(build_report(trained_by(run, "both", "sft", "grpo"))).text)
+    assert "Trained bysupervised fine-tuning, then GRPO" in both
+    assert both.index("Over the tokens that a step's examples teach") < both.index("Rewards are means over")
+    assert "Token accuracy" in both
+    alone = words(check_self_contained(build_report(trained_by(run, "alone", "sft"))).text)
+    assert "Trained bysupervised fine-tuning" in alone
+    for absent in ("then GRPO", "Rewards are means", "KL to the starting model"):
+        assert absent not in alone
+    usual = words(check_self_contained(build_report(run)).text)
+    assert "Trained byGRPO" in usual
+    assert "Token accuracy" not in usual
+    kept = {"rewards": {"value": ["accuracy"], "source": "arXiv:2501.12948"}}
+    for stages, said in ((["sft"], set()), (["grpo"], {"rewards"})):
+        settings = page.shown_settings({"recipe": {"stages": stages, **kept}})
+        assert {one.path for rows in settings.values() for one in rows} - {"stages"} == said  # what no stage reads
+
+
+def test_variants_of_different_trainings_stand_side_by_side(run: ReportInputs) -> None:
+    runs = [trained_by(run, "both", "sft", "grpo"), trained_by(run, "alone", "sft"), trained_by(run, "rl", "grpo")]
+    shown = words(check_self_contained(build_comparison(ComparisonInputs(runs))).text)
+    for said in ("alone (supervised fine-tuning)", "rl (GRPO)", "supervised fine-tuning, then GRPO", "Token accuracy"):
+        assert said in shown
+    for absent in ("format_match", "images_in_logprobs", "What the numbers say"):
+        assert absent not in shown  # a table of GRPO's factors has no place for the others
+
+
 def test_an_empty_run_gives_a_page_that_says_so() -> None:
     empty = ReportInputs(resolved={}, manifest={}, metrics=[], outputs={}, verdict={})
     shown = words(check_self_contained(build_report(empty)).text)
