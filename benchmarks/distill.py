@@ -119,8 +119,8 @@ def questions(folder: Path, sizes: list[int], per_picture: int) -> None:
 def build(folder: Path, sizes: list[int], per_picture: int, side: int) -> None:
     import pyarrow.parquet as pq
 
-    from r1mm.distill.parquet import write_split
-    from r1mm.distill.pictures import look_at
+    from r1mm.chain.pictures import look_at
+    from r1mm.distill.build import write_split
     from r1mm.distill.rows import train_rows
 
     for size in sizes:

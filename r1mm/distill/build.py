@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from r1mm.chain.order import rank
+from r1mm.chain.parquet import SHARD_BYTES, TRAIN, Written, write_rows
+from r1mm.chain.pictures import Picture, look_at, same_bytes
+from r1mm.chain.provenance import ELSEWHERE, Provenance, read_provenance, write_provenance
 from r1mm.data.download import check_space
 from r1mm.distill.card import BuildReport, SplitReport, card_text
 from r1mm.distill.clevr import SCENES
-from r1mm.distill.parquet import TRAIN, Written, write_split
-from r1mm.distill.pictures import Picture, look_at, same_bytes
-from r1mm.distill.provenance import ELSEWHERE, Provenance, read_provenance, write_provenance
-from r1mm.distill.rows import PROBLEM_WORDS, ProblemWords, Rows, train_rows, validation_rows
+from r1mm.distill.rows import PROBLEM_WORDS, ProblemWords, Rows, columns_of, features_of, train_rows, validation_rows
 from r1mm.errors import BadInput
 from r1mm.rundir import FileStamp, check_new, make_folder, new_folder, stamp, write_text
 
@@ -92,6 +93,28 @@ def build_dataset(
         write_provenance(folder / PROVENANCE_FILE, record)
         write_text(folder / CARD_FILE, card_text(record, report, out.name))
     return record
+
+
+def write_split(
+    split: str,
+    rows: Rows,
+    pictures: Mapping[str, Picture],
+    folder: Path,
+    seed: int,
+    words: ProblemWords,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    dictionary: bool = True,
+) -> Written:
+    """Write a split's files: pictures in the order of `seed`, their rows together; `dictionary` as for `write_rows`."""
+    order = sorted(
+        rows.rows, key=lambda row: (rank(seed, pictures[row.picture].sha256), row.picture, row.place, row.offset)
+    )
+    return write_rows(
+        *(split, order, rows.source, pictures, folder, lambda row: columns_of(row, words), features_of(split)),
+        shard_bytes=shard_bytes,
+        dictionary=dictionary,
+    )
 
 
 def _split_report(

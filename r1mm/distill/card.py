@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
+from r1mm.chain.card import NOT_SEEN, Split, front_matter, inputs_of, table
+from r1mm.chain.parquet import TRAIN
+from r1mm.chain.provenance import Provenance, host_of
 from r1mm.distill import filter as filtering
 from r1mm.distill import questions
-from r1mm.distill.parquet import TRAIN, features_of
-from r1mm.distill.provenance import Provenance, host_of
+from r1mm.distill.rows import features_of
 
 QUERY_STEP = "distill query"
-NOT_SEEN = "not seen"
 _UPSTREAM = "Deep-Agent/R1-V@bbbbe3d:src/distill_r1"
 _CC_BY = "CC-BY 4.0"  # as CLEVR's files name their licence
 
@@ -59,7 +59,7 @@ def card_text(record: Provenance, report: BuildReport, name: str) -> str:
         {about["license"] for step in chain.values() for about in step.about.values() if "license" in about}
     )
     parts = [
-        f"---\n{yaml.safe_dump(_front_matter(report, licences), sort_keys=False, allow_unicode=True)}---\n",
+        _front_matter(report, licences),
         f"# {name}\n",
         "Counting questions about pictures of CLEVR's kind, with the thoughts of a reasoning model that was shown each "
         f"scene as text. Made by `r1mm distill`, after {_UPSTREAM}.\n",
@@ -69,43 +69,19 @@ def card_text(record: Provenance, report: BuildReport, name: str) -> str:
         _weaknesses(record, report),
         _pictures(report),
         _licence(licences),
-        _inputs(record),
+        inputs_of(record),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _front_matter(report: BuildReport, licences: Sequence[str]) -> dict[str, Any]:
-    configs, infos = [], []
-    for name, split in report.splits.items():
-        config = "default" if name == TRAIN else name
-        configs.append({"config_name": config, "data_files": [{"split": name, "path": f"data/{name}-*"}]})
-        features = [
-            {"name": column, "dtype": "image" if column == "image" else feature.dtype}
-            for column, feature in features_of(name).items()
-        ]
-        size = split.text_bytes + split.picture_bytes_per_row
-        infos.append(
-            {
-                "config_name": config,
-                "features": features,
-                "splits": [{"name": name, "num_bytes": size, "num_examples": split.rows}],
-                "dataset_size": size,
-            }
-        )
+def _front_matter(report: BuildReport, licences: Sequence[str]) -> str:
+    splits = [
+        Split(name, features_of(name), split.rows, split.text_bytes + split.picture_bytes_per_row)
+        for name, split in report.splits.items()
+    ]
     # An identifier of the hub's only where CLEVR's own files name that licence.
-    known = {"license": "cc-by-4.0"} if len(licences) == 1 and _CC_BY in licences[0] else {}
-    return {
-        **known,
-        "task_categories": ["visual-question-answering"],
-        "tags": ["counting", "reasoning", "distillation"],
-        "configs": configs,
-        "dataset_info": infos,
-    }
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+    licence = "cc-by-4.0" if len(licences) == 1 and _CC_BY in licences[0] else None
+    return front_matter(splits, ["counting", "reasoning", "distillation"], licence)
 
 
 def _splits(report: BuildReport) -> str:
@@ -125,7 +101,7 @@ def _splits(report: BuildReport) -> str:
         )
     head = ("split", "rows", "pictures", "answered by a number", "by a word", "load it with")
     columns = "`thinking` (training split alone), `problem`, `solution` (`<answer> 3 </answer>`), `image`."
-    return f"## Splits\n\n{_table(head, rows)}\nColumns: {columns}\n"
+    return f"## Splits\n\n{table(head, rows)}\nColumns: {columns}\n"
 
 
 def _steps(record: Provenance, chain: dict[str, Provenance], report: BuildReport) -> str:
@@ -156,8 +132,8 @@ def _steps(record: Provenance, chain: dict[str, Provenance], report: BuildReport
         (record.step, "left out, no thinking block", train.left_out),
     ]
     return (
-        f"## How it was made\n\n{_table(('what', 'value'), rows)}\n"
-        f"{_table(('step', 'count of', 'number'), counted)}\n"
+        f"## How it was made\n\n{table(('what', 'value'), rows)}\n"
+        f"{table(('step', 'count of', 'number'), counted)}\n"
         "`provenance.json` holds every step's whole record.\n"
     )
 
@@ -177,7 +153,7 @@ def _patterns(filtered: Provenance | None) -> str:
     ]
     agreement = report["agreement"]
     return (
-        f"## What the filter decided by\n\n{_table(('pattern', 'group', 'valid', 'mismatch', 'unparseable'), rows)}\n"
+        f"## What the filter decided by\n\n{table(('pattern', 'group', 'valid', 'mismatch', 'unparseable'), rows)}\n"
         f"Of {report['records']} responses {agreement['both']} pass by upstream's and by the strict rules, "
         f"{agreement['upstream_only']} by upstream's alone, {agreement['strict_only']} by the strict ones alone.\n"
     )
@@ -193,7 +169,7 @@ def _weaknesses(record: Provenance, report: BuildReport) -> str:
         "## Known weaknesses\n",
         '- The model that thinks here never saw a picture. Upstream\'s replacement of "scene description" by "image" '
         "is made; what else tells of the text stays. Rows whose thoughts hold, in any case:\n",
-        _table(("phrase", "rows"), leaks) if leaks else "  none of the phrases that were looked for\n",
+        table(("phrase", "rows"), leaks) if leaks else "  none of the phrases that were looked for\n",
         f'- Problems that ask about the "described scene": {problems}; '
         + ("they are left as upstream left them." if kept else 'they say "image" here (ours).'),
         f"- Rows whose thoughts are empty: {train.empty}.",
@@ -212,7 +188,7 @@ def _pictures(report: BuildReport) -> str:
     named = [" = ".join(names) for one in report.splits.values() for names in one.same_bytes_named]
     listed = f"\nThe same to the byte: {'; '.join(named)}\n" if named else ""
     return (
-        f"## Pictures\n\n{_table(head, rows)}\nA picture is stored once for its rows, in the dictionary of its row "
+        f"## Pictures\n\n{table(head, rows)}\nA picture is stored once for its rows, in the dictionary of its row "
         f"group; readers get it with every row.\n{listed}"
     )
 
@@ -220,10 +196,3 @@ def _pictures(report: BuildReport) -> str:
 def _licence(licences: Sequence[str]) -> str:
     said = f"CLEVR's files name theirs: {'; '.join(licences)}." if licences else f"Of the pictures: {NOT_SEEN}."
     return f"## Licence\n\n{said} Of the model's texts: {NOT_SEEN}; ask the model's owner.\n"
-
-
-def _inputs(record: Provenance) -> str:
-    rows = [
-        (step.step, name, one.bytes, f"`{one.sha256}`") for step in record.chain() for name, one in step.inputs.items()
-    ]
-    return f"## Inputs\n\n{_table(('step', 'input', 'bytes', 'sha256'), rows)}"

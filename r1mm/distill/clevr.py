@@ -14,7 +14,7 @@ from typing import Annotated, BinaryIO
 import ijson
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt
 
-from r1mm.distill.forms import Form, of_form
+from r1mm.chain.forms import Form, of_form
 from r1mm.errors import BadInput
 from r1mm.progress import progress_bar
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr
 
-from r1mm.distill.forms import of_form
-from r1mm.distill.provenance import ELSEWHERE, FILTER_FILE, Provenance, read_provenance, write_provenance
+from r1mm.chain.forms import of_form
+from r1mm.chain.provenance import ELSEWHERE, FILTER_FILE, Provenance, read_provenance, write_provenance
 from r1mm.distill.rules import RULES, RULES_NAMES, Decision, RulesName, normal, patterns_of
 from r1mm.distill.truth import Traces, Truth, together
 from r1mm.errors import BadInput

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from r1mm.chain.order import rank
+from r1mm.chain.provenance import ELSEWHERE, Provenance, provenance_path, write_provenance
 from r1mm.distill.clevr import QUESTIONS, SCENES, Question, Scene, description, read_info, read_list, thing_line
-from r1mm.distill.order import rank
-from r1mm.distill.provenance import ELSEWHERE, Provenance, provenance_path, write_provenance
 from r1mm.errors import BadInput, StageFailed
 from r1mm.progress import progress_bar
 from r1mm.rundir import explained, make_folder, stamp, write_jsonl

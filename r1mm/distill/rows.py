@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
+from datasets import Features, Image, Value
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
+from r1mm.chain.forms import Form, of_form
+from r1mm.chain.order import rank
+from r1mm.chain.parquet import TRAIN, Row
+from r1mm.chain.provenance import host_of
 from r1mm.data.counting import solution_text
-from r1mm.distill.forms import Form, of_form
-from r1mm.distill.order import rank
-from r1mm.distill.provenance import host_of
 from r1mm.distill.rules import CLOSES, OPENS, normal
 from r1mm.errors import BadInput
 from r1mm.progress import progress_bar
@@ -50,14 +52,6 @@ class Answered(Asked):
     model: StrictStr | None = None
     endpoint: StrictStr | None = None
     error: StrictStr | None = None
-
-
-class Row(NamedTuple):
-    """Where a row's line begins, the picture it is about, and its place among the rows of that picture."""
-
-    picture: str
-    place: bytes
-    offset: int
 
 
 @dataclass
@@ -98,12 +92,13 @@ def columns_of(row: dict[str, Any], words: ProblemWords) -> dict[str, str]:
     """All columns of a row but its image; `thinking` where the row is a response."""
     thinking = {"thinking": thinking_of(row["r1_response"])} if "r1_response" in row else {}
     texts = {**thinking, "problem": problem_of(row["q"], words), "solution": solution_text(str(row["a"]).strip())}
-    # Half of a surrogate pair, which JSON can write and no column of text can hold, becomes the sign for it.
-    return {
-        name: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        for name, text in texts.items()
-        if text is not None
-    }
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def features_of(split: str) -> Features:
+    """A split's columns: `thinking` in the training split alone."""
+    thinking = {"thinking": Value("string")} if split == TRAIN else {}
+    return Features({**thinking, "problem": Value("string"), "solution": Value("string"), "image": Image()})
 
 
 def _required(form: type[BaseModel]) -> list[str]:

@@ -4,7 +4,8 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -152,3 +153,27 @@ def say(text: str) -> None:
     """A line of progress."""
     # Progress goes to standard error, so that --json leaves one object on standard output.
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Half-written files go also when SIGTERM ends the step."""
+    from r1mm.processes import terminated_by_signal
+
+    with terminated_by_signal():
+        yield
+
+
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], words: int = 1) -> None:
+    """A table whose first `words` columns are words, the others numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, column in enumerate(head):
+        table.add_column(column, justify="left" if number < words else "right", no_wrap=number >= words)
+    for row in rows:
+        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+    print(title)
+    Console(width=None if Console().is_terminal else 140).print(table)

@@ -2,17 +2,16 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1mm.verbs import distill_query
-from r1mm.verbs.common import AddVerb, adds_to, print_json, say, whole_number
+from r1mm.verbs.common import AddVerb, adds_to, ended_in_order, print_json, print_table, say, whole_number
 
 if TYPE_CHECKING:
+    from r1mm.chain.provenance import Provenance
     from r1mm.distill.card import BuildReport
     from r1mm.distill.filter import FilterReport, Outcome
-    from r1mm.distill.provenance import Provenance
 
 CHAIN = """R1 cannot see, so R1-V had it answer questions about scenes in words, kept the responses that came to the
 right answer, and trained a vision model on their thoughts (Clevr_CoGenT_TrainA_R1). The steps, each from what the one
@@ -125,19 +124,10 @@ def _add_build(step: AddVerb) -> None:
     made.add_argument("--push", metavar="OWNER/NAME", help="push the dataset to this repository of the hub")
 
 
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Half-written files go also when SIGTERM ends the step."""
-    from r1mm.processes import terminated_by_signal
-
-    with terminated_by_signal():
-        yield
-
-
 def _questions(options: argparse.Namespace) -> int:
     from r1mm.distill.questions import write_pairs
 
-    with _ended_in_order():
+    with ended_in_order():
         record = write_pairs(options.scenes, options.questions, options.out, options.seed, options.limit)
     if options.json:
         print_json({"out": str(options.out), **record.model_dump(mode="json")})
@@ -158,7 +148,7 @@ def _questions(options: argparse.Namespace) -> int:
 def _filter(options: argparse.Namespace) -> int:
     from r1mm.distill.filter import filter_responses, report_json
 
-    with _ended_in_order():
+    with ended_in_order():
         report = filter_responses(options.responses, options.out, options.rules)
     if options.json:
         print_json({"out": str(options.out), **report_json(report)})
@@ -182,12 +172,12 @@ def _build(options: argparse.Namespace) -> int:
             validation[name] = ValidationSource(questions, images)
     access = None
     if options.push:
+        from r1mm.chain.push import check_push, push_dataset
         from r1mm.data.access import access_from_environment
-        from r1mm.distill.push import check_push, push_dataset
 
         access = access_from_environment()
         check_push(options.push, access)
-    with _ended_in_order():
+    with ended_in_order():
         record = build_dataset(
             *(options.valid, options.images, options.out),
             validation=validation,
@@ -202,27 +192,12 @@ def _build(options: argparse.Namespace) -> int:
             f"push {options.out} to {access.hub}/datasets/{options.push}: README.md, provenance.json and "
             f"{len(record.outputs)} parquet files of {whole / 1e6:.1f} MB"
         )
-        pushed = push_dataset(options.out, options.push, access)
+        pushed = push_dataset(options.out, options.push, access, record.step)
     if options.json:
         print_json({"out": str(options.out), "pushed": pushed, **record.model_dump(mode="json")})
     else:
         _print_build(record, options.out, pushed)
     return 0
-
-
-def _print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], words: int = 1) -> None:
-    """A table whose first `words` columns are words, the others numbers."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, column in enumerate(head):
-        table.add_column(column, justify="left" if number < words else "right", no_wrap=number >= words)
-    for row in rows:
-        table.add_row(*("-" if cell is None else str(cell) for cell in row))
-    print(title)
-    Console(width=None if Console().is_terminal else 140).print(table)
 
 
 def _percent(share: float | None) -> str | None:
@@ -243,15 +218,15 @@ def _print_filter(report: "FilterReport", out: Path) -> None:
         ]
         rows.append(("all", "", *(report.count(outcome, name) for outcome in outcomes), *_told(report, whole, told)))
         decides = "decides" if name == report.rules else "beside it"
-        _print_table(f"{name} rules ({decides}): records by pattern", ("pattern", "group", *outcomes, *told), rows, 2)
+        print_table(f"{name} rules ({decides}): records by pattern", ("pattern", "group", *outcomes, *told), rows, 2)
     found = report.agreement
-    _print_table(
+    print_table(
         f"both sets of rules on {report.records} records (the same answer found in {found.same_answer})",
         ("", "passes strict", "does not"),
         [("passes upstream", found.both, found.upstream_only), ("does not", found.strict_only, found.neither)],
     )
     if found.disagreements:
-        _print_table(
+        print_table(
             "records that pass by one set of rules alone, by what decided each",
             ("passes", "upstream", "strict", "records"),
             [(one.passes, one.upstream, one.strict, one.records) for one in found.disagreements],
@@ -278,7 +253,7 @@ def _print_build(record: "Provenance", out: Path, pushed: str | None) -> None:
     def mega(size: int) -> str:
         return f"{size / 1e6:.1f}"
 
-    _print_table(
+    print_table(
         f"{out}",
         ("split", "rows", "pictures", "MB of pictures", "one copy a row", "same bytes", "also in train"),
         [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from r1mm.chain.provenance import Provenance, provenance_path, read_provenance, write_provenance
 from r1mm.cli import main
-from r1mm.distill.provenance import Provenance, provenance_path, read_provenance, write_provenance
 from r1mm.endpoint.records import dead_letters
 from r1mm.rundir import stamp
 from tests.asking import lines, scene_questions

@@ -21,7 +21,7 @@ FLOORS = [
     {"manifest", "vision"},
     {"libraries"},
     {"answers", "clips", "data", "ledger"},
-    {"processor", "endpoint"},
+    {"chain", "endpoint", "processor"},
     {"judge", "train", "evaluate", "distill", "mini"},
     {"launch", "report"},
     {"job"},

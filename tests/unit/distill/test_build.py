@@ -12,16 +12,15 @@ import yaml
 from datasets import load_dataset
 
 from r1mm.asset_kinds import DatasetAsset
+from r1mm.chain import parquet
+from r1mm.chain.pictures import look_at
+from r1mm.chain.provenance import Provenance, provenance_path, read_provenance, write_provenance
 from r1mm.cli import main
 from r1mm.data.assets import fetch_assets, load_task, load_train
 from r1mm.data.load import check_rows
-from r1mm.distill import parquet
-from r1mm.distill.build import ValidationSource, build_dataset
-from r1mm.distill.parquet import features_of, write_split
-from r1mm.distill.pictures import look_at
-from r1mm.distill.provenance import Provenance, provenance_path, read_provenance, write_provenance
+from r1mm.distill.build import ValidationSource, build_dataset, write_split
 from r1mm.distill.questions import COUNT_ALL
-from r1mm.distill.rows import thinking_of, train_rows
+from r1mm.distill.rows import features_of, thinking_of, train_rows
 from r1mm.errors import BadInput
 from r1mm.recipe import Task
 from r1mm.rundir import read_jsonl, sha256_file, stamp
@@ -379,7 +378,7 @@ def test_a_build_that_is_stopped_leaves_nothing(
         signal.raise_signal(number)
         return b""
 
-    monkeypatch.setattr("r1mm.distill.parquet.read_picture", stop)
+    monkeypatch.setattr("r1mm.chain.parquet.read_picture", stop)
     before = signal.getsignal(signal.SIGINT)
     try:
         assert build(made, tmp_path / "out") == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from r1mm.chain.provenance import Provenance, host_of, read_provenance, without_credentials
 from r1mm.cli import main
 from r1mm.distill.filter import filter_responses
-from r1mm.distill.provenance import Provenance, host_of, read_provenance, without_credentials
 from r1mm.distill.truth import Traces, Truth
 from r1mm.errors import BadInput
 from r1mm.rundir import read_jsonl

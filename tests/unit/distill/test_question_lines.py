@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from r1mm.distill.question_lines import QuestionLines
+from r1mm.distill.question_lines import question_lines
 from r1mm.errors import BadInput, StageFailed
 from tests.asking import lines, scene_questions
 
@@ -13,7 +13,7 @@ from tests.asking import lines, scene_questions
 def test_lines_come_in_their_order(tmp_path: Path) -> None:
     path = scene_questions(tmp_path / "q.jsonl", 5)
     path.write_text(path.read_text() + "\n")  # an empty line is none
-    questions = QuestionLines(path)
+    questions = question_lines(path)
     assert len(questions) == 5
     assert list(questions) == list(questions) == lines(path)
 
@@ -23,9 +23,9 @@ def test_the_first_so_many_are_upstreams(tmp_path: Path) -> None:
     rows = lines(path)
     random.seed(1234)
     random.shuffle(rows)
-    assert list(QuestionLines(path, 100)) == rows[:100]
-    assert list(QuestionLines(path, 10**6)) == rows
-    assert list(QuestionLines(path, 100, 1)) != rows[:100]
+    assert list(question_lines(path, 100)) == rows[:100]
+    assert list(question_lines(path, 10**6)) == rows
+    assert list(question_lines(path, 100, 1)) != rows[:100]
 
 
 GOOD = {"img_filename": "a.png", "q": "How many?", "a": 3, "description": "A thing", "kind": "x"}
@@ -48,15 +48,15 @@ def test_a_line_that_is_no_question_is_named(tmp_path: Path, content: str, words
     path = tmp_path / "q.jsonl"
     path.write_text(content)
     with pytest.raises(BadInput, match=words):
-        QuestionLines(path, taken=("answer",))
+        question_lines(path, taken=("answer",))
 
 
 def test_a_file_that_is_not_there_or_changes(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"q\.jsonl cannot be read \(No such file"):
-        QuestionLines(tmp_path / "q.jsonl")
+        question_lines(tmp_path / "q.jsonl")
     with pytest.raises(BadInput, match="cannot be read"):
-        QuestionLines(tmp_path)
-    questions = QuestionLines(scene_questions(tmp_path / "q.jsonl", 5))
+        question_lines(tmp_path)
+    questions = question_lines(scene_questions(tmp_path / "q.jsonl", 5))
     (tmp_path / "q.jsonl").write_text("x" * 500)
     with pytest.raises(StageFailed, match=r"has changed since it was read"):
         list(questions)
@@ -65,7 +65,7 @@ def test_a_file_that_is_not_there_or_changes(tmp_path: Path) -> None:
 def test_a_file_is_not_held(tmp_path: Path) -> None:
     path = scene_questions(tmp_path / "q.jsonl", 3000)
     tracemalloc.start()
-    for _ in QuestionLines(path, 2900):
+    for _ in question_lines(path, 2900):
         pass
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

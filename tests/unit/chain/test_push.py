@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from r1mm.chain.push import check_push, push_dataset
 from r1mm.cli import main
 from r1mm.data.access import Access
-from r1mm.distill.push import check_push, push_dataset
 from r1mm.errors import BadInput, StageFailed
 from tests.loopback import Answer, Asked, serving
 from tests.small_assets import access_to
@@ -113,7 +113,7 @@ def built(tmp_path: Path) -> Path:
 def test_all_files_come_to_a_repository_that_is_private(hub: Hub, access: Access, built: Path) -> None:
     hub.there = [".gitattributes"]
     check_push(REPO, access)
-    assert push_dataset(built, REPO, access) == f"{hub.address}/datasets/{REPO}"
+    assert push_dataset(built, REPO, access, "distill build") == f"{hub.address}/datasets/{REPO}"
     assert hub.created == {"name": "distilled", "organization": "owner", "visibility": "private", "type": "dataset"}
     assert hub.files == {
         "data/train-00000-of-00001.parquet": PARQUET,
@@ -131,7 +131,7 @@ def test_a_repository_that_holds_something_is_left_alone(hub: Hub, access: Acces
     with pytest.raises(
         BadInput, match=r"holds README\.md and 1 more files.*name a new repository; the dataset is whole"
     ):
-        push_dataset(built, REPO, access)
+        push_dataset(built, REPO, access, "distill build")
     assert not hub.files
 
 
@@ -147,14 +147,14 @@ def test_a_push_that_fails_says_how_to_go_on(
 ) -> None:
     hub.refuse = status
     with pytest.raises(error, match=words) as raised:
-        push_dataset(built, REPO, access)
+        push_dataset(built, REPO, access, "distill build")
     assert f"`hf upload {REPO} {built} . --repo-type dataset`" in str(raised.value)
     assert TOKEN not in str(raised.value)
 
 
 def test_a_hub_that_is_not_there(tmp_path: Path, access: Access, built: Path) -> None:
     with pytest.raises(StageFailed, match=r"127\.0\.0\.1:1 cannot be reached"):
-        push_dataset(built, REPO, access_to(tmp_path))
+        push_dataset(built, REPO, access_to(tmp_path), "distill build")
 
 
 @pytest.mark.parametrize("repo", ["nobody", "a/b/c", "owner/na me", "owner/-x", ""])

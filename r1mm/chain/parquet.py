@@ -2,24 +2,22 @@
 
 Parquet has no column that points into another table.  What it has is a dictionary per column and row group: a value
 that occurs again is a number.  Writers give that up once a dictionary has a megabyte, which five pictures fill; here it
-may grow as far as a row group goes, and the rows of one picture stand next to each other, in one row group.  A reader
+may grow as far as a row group goes, so that rows of one picture that stand next to each other cost one.  A reader
 gets every row with its picture all the same, so that what is saved is disk and network, not memory.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features, Image, Value
+from datasets import Features
 
-from r1mm.distill.order import rank
-from r1mm.distill.pictures import Picture, read_picture
-from r1mm.distill.rows import ProblemWords, Row, Rows, columns_of
+from r1mm.chain.pictures import Picture, read_picture
 from r1mm.progress import progress_bar
 from r1mm.rundir import json_object, publish
 
@@ -41,37 +39,41 @@ class Written:
     picture_bytes_per_row: int
 
 
-def features_of(split: str) -> Features:
-    """A split's columns: `thinking` in the training split alone."""
-    thinking = {"thinking": Value("string")} if split == TRAIN else {}
-    return Features({**thinking, "problem": Value("string"), "solution": Value("string"), "image": Image()})
+class Row(NamedTuple):
+    """Where a row's line begins, the picture it is about, and its place in an order."""
+
+    picture: str
+    place: bytes
+    offset: int
 
 
-def write_split(
+# A line's object as the texts of its columns.
+Texts = Callable[[dict[str, Any]], Mapping[str, str]]
+
+
+def write_rows(
     split: str,
-    rows: Rows,
+    order: Sequence[Row],
+    source: Path,
     pictures: Mapping[str, Picture],
     folder: Path,
-    seed: int,
-    words: ProblemWords,
+    texts_of: Texts,
+    features: Features,
     *,
     shard_bytes: int = SHARD_BYTES,
     dictionary: bool = True,
 ) -> Written:
-    """Write `<split>-0000k-of-0000n.parquet` to `folder`: pictures in the order of `seed`, their rows together.
+    """Write `<split>-0000k-of-0000n.parquet` to `folder`: rows in this order, their texts from the lines of `source`.
 
-    `dictionary` off writes a picture once for every row, to compare.
+    `features`: columns of text, and `image`.  `dictionary` off writes a picture once for every row, to compare.
     """
-    order = sorted(
-        rows.rows, key=lambda row: (rank(seed, pictures[row.picture].sha256), row.picture, row.place, row.offset)
-    )
-    schema = features_of(split).arrow_schema
+    schema = features.arrow_schema
     unnamed: list[Path] = []
     texts = as_written = in_shard = 0
     bar = progress_bar(total=len(order), desc=f"write {split}", unit="row")
-    with contextlib.ExitStack() as shard, rows.source.open("rb") as source, bar:
+    with contextlib.ExitStack() as shard, source.open("rb") as lines, bar:
         writer = None
-        for group in _row_groups(order, pictures, source, words):
+        for group in _row_groups(order, pictures, lines, texts_of):
             if writer is None or in_shard >= shard_bytes:
                 shard.close()
                 unnamed.append(folder / f".{split}-{len(unnamed)}")
@@ -91,23 +93,29 @@ def write_split(
 
 
 def _row_groups(
-    order: Sequence[Row], pictures: Mapping[str, Picture], source: BinaryIO, words: ProblemWords
+    order: Sequence[Row], pictures: Mapping[str, Picture], source: BinaryIO, texts_of: Texts
 ) -> Iterator[list[dict[str, Any]]]:
-    """Rows with their columns, as many as go into one row group; those of a picture are not parted."""
+    """Rows with their columns, as many as go into one row group; neighbours of one picture are not parted."""
     group: list[dict[str, Any]] = []
     size = 0
     for _, same in groupby(order, key=lambda row: pictures[row.picture].sha256):
         for row in same:
             source.seek(row.offset)
-            texts = columns_of(json_object(source.readline(), f"{source.name} at byte {row.offset}"), words)
+            texts = texts_of(json_object(source.readline(), f"{source.name} at byte {row.offset}"))
             data = read_picture(pictures[row.picture].path)
-            group.append({**texts, "image": {"bytes": data, "path": row.picture}})
+            columns = {name: encodable(text) for name, text in texts.items()}
+            group.append({**columns, "image": {"bytes": data, "path": row.picture}})
         size += len(data)
         if len(group) >= GROUP_ROWS or size >= GROUP_BYTES:
             yield group
             group, size = [], 0
     if group:
         yield group
+
+
+def encodable(text: str) -> str:
+    """A text as a column can hold it: half of a surrogate pair, which JSON can write, becomes the sign for it."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _writer(path: Path, schema: pa.Schema, dictionary: bool) -> pq.ParquetWriter:

@@ -33,8 +33,8 @@ def check_push(repo: str, access: Access) -> None:
         )
 
 
-def push_dataset(folder: Path, repo: str, access: Access) -> str:
-    """Push a built dataset and return its address.  A repository that is made for it is private.
+def push_dataset(folder: Path, repo: str, access: Access, step: str) -> str:
+    """Push the dataset that a step built and return its address.  A repository that is made for it is private.
 
     Raises BadInput where the repository holds something already or the token may not write there, StageFailed where the
     push does not go through; the folder is whole either way.
@@ -49,9 +49,7 @@ def push_dataset(folder: Path, repo: str, access: Access) -> str:
                 f"{access.hub}/datasets/{repo} holds {there[0]} and {len(there) - 1} more files, and a push would mix "
                 f"with them; name a new repository; {by_hand}"
             )
-        api.upload_folder(
-            repo_id=repo, repo_type="dataset", folder_path=folder, commit_message="Built by r1mm distill build"
-        )
+        api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=folder, commit_message=f"Built by r1mm {step}")
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
