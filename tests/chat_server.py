@@ -43,11 +43,17 @@ def completion(prompt: str, **changes: Any) -> Answer:
     return Answer(body=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
 
 
+def text_of(content: str | list[dict[str, Any]]) -> str:
+    """A message's text, without its pictures."""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
 @dataclass
 class Chat:
-    """Where it listens, what it was sent, and how often it was asked and answered each prompt."""
+    """Where it listens, what it was sent (where `keep` is on), and how often it was asked and answered each prompt."""
 
     address: str = ""
+    keep: bool = True
     sent: list[dict[str, Any]] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
@@ -62,9 +68,10 @@ class Chat:
         body = json.loads(asked.body)
         if body["model"] != MODEL:
             return error(404, f"no model {body['model']}")
-        prompt = body["messages"][-1]["content"]
+        prompt = text_of(body["messages"][-1]["content"])
         with self._lock:
-            self.sent.append(body)
+            if self.keep:
+                self.sent.append(body)
             before = self.asked[prompt]
             self.asked[prompt] += 1
         given = fault(prompt, before) if fault else None
@@ -76,10 +83,10 @@ class Chat:
 
 
 @contextlib.contextmanager
-def chatting(fault: Fault | None = None, key: str | None = None) -> Iterator[Chat]:
-    """Serve for the length of the block."""
-    chat = Chat()
-    with serving(lambda asked: chat.answer(asked, fault, key)) as server:
+def chatting(fault: Fault | None = None, key: str | None = None, keep: bool = True) -> Iterator[Chat]:
+    """Serve for the length of the block; what was sent is remembered where `keep` is on."""
+    chat = Chat(keep=keep)
+    with serving(lambda asked: chat.answer(asked, fault, key), keep) as server:
         chat.address = f"{server.address}/v1"
         yield chat
 

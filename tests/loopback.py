@@ -44,8 +44,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[Asked], Answer]) -> Iterator[Server]:
-    """Serve what `answer` gives for the length of the block."""
+def serving(answer: Callable[[Asked], Answer], keep: bool = True) -> Iterator[Server]:
+    """Serve what `answer` gives for the length of the block; what was asked is remembered where `keep` is on."""
     asked: list[Asked] = []
     over = threading.Event()
 
@@ -57,7 +57,8 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[Server]:
             if len(sent) < length:
                 return  # whoever asked was killed in the middle
             question = Asked(self.command, self.path, headers, sent)
-            asked.append(question)
+            if keep:
+                asked.append(question)
             given = answer(question)
             if given.wait and over.wait(given.wait):
                 return

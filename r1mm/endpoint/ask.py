@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from r1mm.endpoint.attached import Message
 from r1mm.endpoint.budget import NOTHING, Budget, Prices, Purse, Usage, most_tokens
 from r1mm.endpoint.client import (
     CUT,
@@ -19,7 +20,6 @@ from r1mm.endpoint.client import (
     Endpoint,
     Failure,
     Hopeless,
-    Message,
     Passing,
     Reply,
     Unreachable,
@@ -41,10 +41,16 @@ _FIRST_TRIES = 3
 
 @dataclass(frozen=True)
 class Request:
-    """One question: what is asked, and what its record holds beside the answer."""
+    """One question: what is asked, and what its record holds beside the answer.
+
+    `unfit`: why it is not asked but a dead letter at once, None where it is asked.  `attempt` tells apart questions
+    that are the same and are to be answered anew each time.
+    """
 
     messages: Sequence[Message]
     row: Mapping[str, Any] = field(default_factory=dict)
+    unfit: str | None = None
+    attempt: int = 0
 
 
 @dataclass
@@ -79,6 +85,11 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**vars(self), "dead_reasons": dict(self.dead_reasons), "served_by": dict(self.served_by)}
+
+
+def _why(reason: str, status: int | None, attempts: int, body: str) -> dict[str, Any]:
+    """What a dead letter says of itself."""
+    return {"reason": reason, "status": status, "attempts": attempts, "body": body}
 
 
 class _Halted(Exception):
@@ -176,7 +187,10 @@ class _Run:
                 return None
             key = self._key(request)
             if self._is_open(key):
-                return key, request
+                if request.unfit is None:
+                    return key, request
+                self._bury(key, {**request.row, **self._record(key), **_why(request.unfit, None, 0, "")})
+                self.bar.update()
             passed += 1
             if passed % 100 == 0:
                 await asyncio.sleep(0)  # answers that have come meanwhile
@@ -264,7 +278,7 @@ class _Run:
         row = {**request.row, self.answer_name: reply.text, **self._record(key)}
         row |= {"finish_reason": reply.finish_reason, "usage": usage}
         if reply.finish_reason in CUT:
-            self._bury(key, {**row, "reason": reply.finish_reason, "status": 200, "attempts": attempts, "body": ""})
+            self._bury(key, {**row, **_why(reply.finish_reason, 200, attempts, "")})
             if not self.records.answered and self.found.dead >= self.limit:
                 self._halt(
                     StageFailed(
@@ -288,7 +302,7 @@ class _Run:
 
     def _give_up(self, key: str, request: Request, failure: Failure, attempts: int) -> None:
         """A question that came to nothing: a dead letter, unless it turns out that others fare no better."""
-        reason = {"reason": failure.reason, "status": failure.status, "attempts": attempts, "body": failure.body}
+        reason = _why(failure.reason, failure.status, attempts, failure.body)
         self.doubtful.append((key, {**request.row, **self._record(key), **reason}))
         if len(self.doubtful) >= self.limit:
             self._halt(
@@ -361,4 +375,5 @@ class _Run:
         return found
 
     def _key(self, request: Request) -> str:
-        return content_key(self.endpoint.model, request.messages, self.endpoint.sampling)
+        anew = {"attempt": request.attempt} if request.attempt else {}
+        return content_key(self.endpoint.model, request.messages, {**self.endpoint.sampling, **anew})

@@ -6,7 +6,7 @@ here: the package takes any JSON for an answer.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ import openai
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r1mm.data.download import retry_after
+from r1mm.endpoint.attached import Message, PictureGone, for_sending, has_pictures
 from r1mm.endpoint.budget import NOTHING, Usage
 from r1mm.endpoint.keys import Key
 from r1mm.errors import BadInput
@@ -31,8 +32,6 @@ _NO_CREDIT = "insufficient_quota"  # OpenAI answers 429 with this code when ther
 _BROKEN_OFF = ("insufficient_system_resource", "error")
 # How an answer ends that is none: at the limit, by a filter, with a call of something that was not offered.
 CUT = ("length", "content_filter", "tool_calls", "function_call")
-
-Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -175,6 +174,11 @@ class Client:
     async def ask(self, messages: Sequence[Message]) -> Reply:
         """One request.  Raises Failure: Passing, Refused or Hopeless."""
         endpoint = self._endpoint
+        if has_pictures(messages):
+            try:
+                messages = await asyncio.to_thread(for_sending, messages)
+            except PictureGone as error:
+                raise Refused(str(error)) from None
         try:
             async with asyncio.timeout(endpoint.timeout):
                 response = await self._client.chat.completions.with_raw_response.create(

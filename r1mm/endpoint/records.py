@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from r1mm.endpoint.attached import identity
 from r1mm.endpoint.budget import NOTHING, Usage
 from r1mm.errors import BadInput
 from r1mm.progress import progress_bar
@@ -29,9 +30,12 @@ _LARGE = 200_000_000  # bytes that take more than a second to read
 
 
 def content_key(model: str, messages: Any, sampling: Mapping[str, Any]) -> str:
-    """sha256 of all that an answer depends on: the same question in the same words to the same model."""
+    """sha256 of all that an answer depends on: the same question in the same words to the same model.
+
+    Of a picture the hash that it is known by goes in, not its bytes.
+    """
     asked = {"model": model, "messages": messages, "sampling": dict(sampling)}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=identity).encode()).hexdigest()
 
 
 def dead_letters(path: Path) -> Path:
