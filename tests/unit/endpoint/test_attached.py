@@ -39,7 +39,7 @@ def test_a_picture_is_sent_as_openai_has_it_and_known_by_its_bytes(tmp_path: Pat
     ]
     assert "Zmlyc3Q" not in out.read_text()
     messages = about(one).messages
-    assert lines(out)[0]["key"] == content_key("thinker-1", messages, {})
+    assert content_key("thinker-1", messages, {}) in {row["key"] for row in lines(out)}
     assert content_key("m", messages, {}) != content_key("m", about(other).messages, {})
     with pytest.raises(TypeError, match="set has no place in a message"):
         identity(set())
