@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from r1mm.verbs import assets, distill, fidelity, ledger, machine, plan, questions, recipes, runs
+from r1mm.verbs import assets, curate, distill, fidelity, ledger, machine, plan, questions, recipes, runs
 from r1mm.verbs.common import EXIT_STATUSES, adds_to, style
 
 OVERVIEW = f"""r1mm re-runs a published R1-style result on a vision-language model and says with statistics
@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="r1mm", description=OVERVIEW, **style())
     parser.set_defaults(json=False, when_stopped="the same command goes on from here")
     verb = adds_to(parser.add_subparsers(dest="verb", metavar="VERB", required=True))
-    for module in (runs, recipes, ledger, plan, assets, questions, distill, fidelity, machine):
+    for module in (runs, recipes, ledger, plan, assets, questions, distill, curate, fidelity, machine):
         module.add(verb)
     return parser
 

@@ -22,11 +22,8 @@ class Picture:
     bytes: int
 
 
-def look_at(names: Collection[str], folder: Path, what: str) -> dict[str, Picture]:
-    """The pictures of these names in `folder`.  Each is decoded whole: an interrupted unpacking leaves half a file.
-
-    BadInput lists names without a file, and names a file that is no whole image, or would lie outside of the folder.
-    """
+def check_there(names: Collection[str], folder: Path, what: str) -> None:
+    """Raise BadInput that lists names without a file in `folder`, or a name that would lie outside of it."""
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
@@ -37,6 +34,14 @@ def look_at(names: Collection[str], folder: Path, what: str) -> dict[str, Pictur
             f"{folder} lacks {len(missing)} of the {len(names)} pictures that {what} names: "
             f"{', '.join(missing[:_SHOWN])}{' ...' * (len(missing) > _SHOWN)}; give the folder of this split's images"
         )
+
+
+def look_at(names: Collection[str], folder: Path, what: str) -> dict[str, Picture]:
+    """The pictures of these names in `folder`.  Each is decoded whole: an interrupted unpacking leaves half a file.
+
+    BadInput lists names without a file, and names a file that is no whole image, or would lie outside of the folder.
+    """
+    check_there(names, folder, what)
     found = {}
     for name in progress_bar(names, desc=f"look at {folder.name}", unit="img"):
         path = folder / name

@@ -1,4 +1,4 @@
-"""What each step of the distillation leaves about itself beside its files, and how the next one reads it.
+"""What each step of a chain leaves about itself beside its files, and how the next one reads it.
 
 Step after step the record of the one before is taken in whole, so that the dataset's card knows the chain.  A record
 holds no secret: of an address its credentials and its query are left out.
@@ -15,7 +15,8 @@ from r1mm import __version__
 from r1mm.errors import BadInput
 from r1mm.rundir import FileStamp, stamp, write_json
 
-FILTER_FILE = "filter.json"
+# What steps that write folders call their record, which is their report too.
+FILTER_FILE, VERIFY_FILE = "filter.json", "verify.json"
 ELSEWHERE = "choose another place with --out"  # where a step may not write
 _SUFFIX = ".provenance.json"
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
@@ -73,7 +74,7 @@ def read_provenance(path: Path) -> tuple[Provenance | None, FileStamp]:
         found = stamp(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); give the file that the step before wrote") from error
-    for place in (provenance_path(path), path.with_name(FILTER_FILE)):
+    for place in (provenance_path(path), path.with_name(FILTER_FILE), path.with_name(VERIFY_FILE)):
         if not place.is_file():
             continue
         try:

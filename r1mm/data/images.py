@@ -36,6 +36,12 @@ def check_header(encoded: Any, where: str) -> None:
     _open(encoded, where).close()
 
 
+def header_of(encoded: Any, where: str) -> tuple[str, tuple[int, int]]:
+    """An encoded image's media type (`image/png`) and its width and height, by its header."""
+    with _open(encoded, where) as image:
+        return PIL.Image.MIME[str(image.format)], image.size
+
+
 def decode_image(encoded: Any, where: str) -> PIL.Image.Image:
     """The pixels of an encoded image ({bytes, path}), turned as its EXIF says, as `datasets` decodes it.
 

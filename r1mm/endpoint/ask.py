@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -39,17 +39,24 @@ _IN_A_ROW = 20
 _FIRST_TRIES = 3
 
 
+class Unfit(NamedTuple):
+    """Why a question is not worth asking: a reason that many may share, and what was seen of this one."""
+
+    reason: str
+    seen: str
+
+
 @dataclass(frozen=True)
 class Request:
     """One question: what is asked, and what its record holds beside the answer.
 
-    `unfit`: why it is not asked but a dead letter at once, None where it is asked.  `attempt` tells apart questions
+    With `unfit` it is not asked but a dead letter at once.  `attempt` tells apart questions
     that are the same and are to be answered anew each time.
     """
 
     messages: Sequence[Message]
     row: Mapping[str, Any] = field(default_factory=dict)
-    unfit: str | None = None
+    unfit: Unfit | None = None
     attempt: int = 0
 
 
@@ -189,7 +196,8 @@ class _Run:
             if self._is_open(key):
                 if request.unfit is None:
                     return key, request
-                self._bury(key, {**request.row, **self._record(key), **_why(request.unfit, None, 0, "")})
+                why = _why(request.unfit.reason, None, 0, request.unfit.seen)
+                self._bury(key, {**request.row, **self._record(key), **why})
                 self.bar.update()
             passed += 1
             if passed % 100 == 0:

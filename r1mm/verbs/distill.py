@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1mm.verbs import distill_query
-from r1mm.verbs.common import AddVerb, adds_to, ended_in_order, print_json, print_table, say, whole_number
+from r1mm.verbs.common import AddVerb, adds_to, ended_in_order, print_json, print_table, whole_number
+from r1mm.verbs.pushing import access_of_options, push_option, pushed_of_options
 
 if TYPE_CHECKING:
     from r1mm.chain.provenance import Provenance
@@ -121,7 +122,7 @@ def _add_build(step: AddVerb) -> None:
     )
     made.add_argument("--seed", type=whole_number, default=_SEED, help=f"of rows and samples (default {_SEED})")
     made.add_argument("--problem", choices=("upstream", "ours"), default="upstream", help="the problems' words")
-    made.add_argument("--push", metavar="OWNER/NAME", help="push the dataset to this repository of the hub")
+    push_option(made)
 
 
 def _questions(options: argparse.Namespace) -> int:
@@ -170,13 +171,7 @@ def _build(options: argparse.Namespace) -> int:
             raise BadInput(f"--val-{letter} and --val-{letter}-images go together; give both, or neither")
         if questions is not None:
             validation[name] = ValidationSource(questions, images)
-    access = None
-    if options.push:
-        from r1mm.chain.push import check_push, push_dataset
-        from r1mm.data.access import access_from_environment
-
-        access = access_from_environment()
-        check_push(options.push, access)
+    access = access_of_options(options)
     with ended_in_order():
         record = build_dataset(
             *(options.valid, options.images, options.out),
@@ -185,14 +180,7 @@ def _build(options: argparse.Namespace) -> int:
             seed=options.seed,
             words=options.problem,
         )
-    pushed = None
-    if access is not None:
-        whole = sum(one.bytes for one in record.outputs.values())
-        say(
-            f"push {options.out} to {access.hub}/datasets/{options.push}: README.md, provenance.json and "
-            f"{len(record.outputs)} parquet files of {whole / 1e6:.1f} MB"
-        )
-        pushed = push_dataset(options.out, options.push, access, record.step)
+    pushed = pushed_of_options(options, access, record)
     if options.json:
         print_json({"out": str(options.out), "pushed": pushed, **record.model_dump(mode="json")})
     else:

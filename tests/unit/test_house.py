@@ -22,7 +22,7 @@ FLOORS = [
     {"libraries"},
     {"answers", "clips", "data", "ledger"},
     {"chain", "endpoint", "processor"},
-    {"judge", "train", "evaluate", "distill", "mini"},
+    {"judge", "train", "evaluate", "curate", "distill", "mini"},
     {"launch", "report"},
     {"job"},
     {"inputs"},

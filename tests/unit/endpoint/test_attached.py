@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from r1mm.endpoint.ask import Request
+from r1mm.endpoint.ask import Request, Unfit
 from r1mm.endpoint.attached import PictureFile, identity, picture_part
 from r1mm.endpoint.records import content_key, dead_letters
 from tests.asking import ask, endpoint, lines
@@ -61,13 +61,16 @@ def test_a_picture_that_is_another_one_or_gone_by_then_is_a_dead_letter(tmp_path
 def test_what_is_unfit_is_a_dead_letter_and_never_asked(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     shown = picture(tmp_path / "a.png", b"x")
-    many = [about(shown, f"{i}", row={"item": i}, unfit="too small" if i else None) for i in range(60)]
+    many = [
+        about(shown, f"{i}", row={"item": i}, unfit=Unfit("too small", f"{i} px") if i else None) for i in range(60)
+    ]
     with chatting() as chat:
         found = ask(endpoint(chat.address), many, out)
         assert len(chat.sent) == found.requests == found.answered == 1
         again = ask(endpoint(chat.address), many, out)
     assert (found.dead, found.dead_reasons, again.dead_before) == (59, {"too small": 59}, 59)
-    assert {row["attempts"] for row in lines(dead_letters(out))} == {0}
+    letters = {row["item"]: (row["reason"], row["body"], row["attempts"]) for row in lines(dead_letters(out))}
+    assert letters == {i: ("too small", f"{i} px", 0) for i in range(1, 60)}
 
 
 def test_one_question_is_asked_as_often_as_it_is_to_be(tmp_path: Path) -> None:
