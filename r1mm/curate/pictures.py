@@ -43,19 +43,24 @@ class Pictures:
 
     def _look(self, name: str) -> Seen:
         path = self.folder / name
-        data = read_picture(path)
-        encoded = {"bytes": data, "path": None}
-        digest = hashlib.sha256(data).hexdigest()
-        try:
-            media_type, (width, height) = header_of(encoded, name)
-            if self._whole:
-                decode_image(encoded, name)
-        except BadInput as error:
-            return Seen(PictureFile(path, digest, "image/unknown"), "image", str(error))
-        file = PictureFile(path, digest, media_type)
-        if min(width, height) < SMALLEST:
-            return Seen(file, "small-image", f"{name} has {width} x {height} pixels; {SMALLEST} are the least")
-        return Seen(file)
+        return seen_in(read_picture(path), path, whole=self._whole, name=name)
+
+
+def seen_in(data: bytes, path: Path, *, whole: bool, name: str = "") -> Seen:
+    """What can be said of a picture's bytes, which lie at `path` and are called `name`."""
+    name = name or str(path)
+    encoded = {"bytes": data, "path": None}
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        media_type, (width, height) = header_of(encoded, name)
+        if whole:
+            decode_image(encoded, name)
+    except BadInput as error:
+        return Seen(PictureFile(path, digest, "image/unknown"), "image", str(error))
+    file = PictureFile(path, digest, media_type)
+    if min(width, height) < SMALLEST:
+        return Seen(file, "small-image", f"{name} has {width} x {height} pixels; {SMALLEST} are the least")
+    return Seen(file)
 
 
 def unfit_to_send(seen: Seen) -> Unfit | None:

@@ -22,7 +22,8 @@ from r1mm.chain.pictures import check_there
 from r1mm.chain.provenance import ELSEWHERE, VERIFY_FILE, Provenance, read_provenance, write_provenance
 from r1mm.curate.pictures import Pictures
 from r1mm.curate.prompts import solve_messages
-from r1mm.curate.rules import RULES, Original, Parts, check, parts_of, upstream_keeps
+from r1mm.curate.report import Tally, Tried, VerifyReport
+from r1mm.curate.rules import Original, Parts, check, parts_of, upstream_keeps
 from r1mm.endpoint.ask import Request
 from r1mm.errors import BadInput
 from r1mm.progress import progress_bar
@@ -32,9 +33,7 @@ STEP = "curate verify"
 VERIFIED_FILE, REJECTED_FILE, ATTEMPTS_FILE = "verified.jsonl", "rejected.jsonl", "attempts.jsonl"
 ATTEMPT = "attempt"  # the name of its text in ATTEMPTS_FILE
 NEVER_SOLVED, NOT_TRIED = "never-solved", "not-tried"
-EXAMPLES = 3  # of each reason, in the report
 _HOLDS = "a line holds image, question, answer, response and key, as `r1mm curate rewrite` writes them"
-_SHOWN = 200  # characters of a text in an example
 
 
 class Rewrite(BaseModel):
@@ -52,55 +51,6 @@ class Rewrite(BaseModel):
     def original(self) -> Original:
         """The question and its answer."""
         return Original(self.question, str(self.answer))
-
-
-class Example(BaseModel):
-    """An item that a reason refused."""
-
-    image: str
-    problem: str
-    answer: str
-    original_answer: str
-    why: str
-
-
-class Reason(BaseModel):
-    """How many items break a rule, how many that one alone, and how many of them upstream's filter would have kept."""
-
-    name: str
-    rows: int = 0
-    alone: int = 0
-    upstream_keeps: int = 0
-    examples: list[Example] = []
-
-
-class Tried(BaseModel):
-    """What the model made of the items that it was asked: of `attempts` answers to each, how many were right."""
-
-    attempts: int
-    model: str
-    items: int = 0
-    answers: int = 0
-    right: int = 0
-    solved: dict[int, int] = {}
-
-
-class VerifyReport(BaseModel):
-    """What a run of the verification found.  `upstream_keeps`: rows that upstream's published filter would have kept,
-    `upstream_only` those of them that are refused here."""
-
-    rows: int
-    passed: int
-    upstream_keeps: int
-    upstream_only: int
-    reasons: list[Reason]
-    tried: Tried | None = None
-    sources: dict[str, tuple[int, int]]
-
-    @property
-    def rejected(self) -> int:
-        """Items that do not pass."""
-        return self.rows - self.passed
 
 
 class Solved(BaseModel):
@@ -194,9 +144,7 @@ def write_verified(
         if checked.path.resolve() == (out / name).resolve():
             raise BadInput(f"--out {out} would write over {checked.path}, which is read; name another folder")
     before, source = read_provenance(checked.path)
-    names = (*RULES, *((NEVER_SOLVED, NOT_TRIED) if tried else ()))
-    reasons = {name: Reason(name=name) for name in names}
-    report = VerifyReport(rows=0, passed=0, upstream_keeps=0, upstream_only=0, reasons=[], tried=tried, sources={})
+    tally = Tally()
     histogram: Counter[int] = Counter()
     make_folder(out, ELSEWHERE)
     with writing(out / VERIFIED_FILE, ELSEWHERE) as good, writing(out / REJECTED_FILE, ELSEWHERE) as bad:
@@ -209,18 +157,18 @@ def write_verified(
                 broken = _not_solved(one, tried)
                 histogram[one.right] += bool(one.answers)
             kept_there = upstream_keeps(parts, checked.pictures.look(rewrite.image))
-            _take_in(report, reasons, rewrite, parts, broken, kept_there)
+            tally.take(rewrite.image, rewrite.source, parts, str(rewrite.answer), broken, kept_there)
             texts = {"problem": parts.problem, "solution": parts.solution} if parts else {}
             (bad if broken else good).write(json_line(row | texts | more | ({"reasons": broken} if broken else {})))
+        if tried:
+            tried.solved = dict(sorted(histogram.items()))
+        report = tally.report(tried)
         if not report.passed:
-            worst = ", ".join(f"{one.name} {one.rows}" for one in _by_rows(reasons.values())[:3])
+            worst = ", ".join(f"{one.name} {one.rows}" for one in report.reasons[:3])
             raise BadInput(
                 f"none of the {report.rows} items in {checked.path} passes ({worst}), so nothing was written; is it "
                 "the file of rewrites, and of a model that keeps to the tags?"
             )
-    report.reasons = _by_rows(one for one in reasons.values() if one.rows)
-    if tried:
-        tried.solved = dict(sorted(histogram.items()))
     record = Provenance(
         step=STEP,
         settings=dict(settings),
@@ -255,38 +203,3 @@ def _not_solved(one: Solved, tried: Tried) -> dict[str, str]:
     if not one.answers:
         return {NOT_TRIED: f"{tried.model} gave no answer; see the dead letters of {ATTEMPTS_FILE}"}
     return {} if one.right else {NEVER_SOLVED: f"{tried.model} answered {one.answers} times, never so"}
-
-
-def _take_in(
-    report: VerifyReport,
-    reasons: Mapping[str, Reason],
-    rewrite: Rewrite,
-    parts: Parts | None,
-    broken: Mapping[str, str],
-    kept_there: bool,
-) -> None:
-    report.rows += 1
-    report.passed += not broken
-    report.upstream_keeps += kept_there
-    report.upstream_only += kept_there and bool(broken)
-    rows, passed = report.sources.get(rewrite.source, (0, 0))
-    report.sources[rewrite.source] = (rows + 1, passed + (not broken))
-    for name, why in broken.items():
-        reason = reasons[name]
-        reason.rows += 1
-        reason.alone += len(broken) == 1
-        reason.upstream_keeps += kept_there
-        if len(reason.examples) < EXAMPLES:
-            problem, answer = (parts.problem, parts.answer) if parts else (rewrite.response, "")
-            texts = (_short(problem), _short(answer), _short(str(rewrite.answer)))
-            reason.examples.append(
-                Example(image=rewrite.image, problem=texts[0], answer=texts[1], original_answer=texts[2], why=why)
-            )
-
-
-def _by_rows(reasons: Any) -> list[Reason]:
-    return sorted(reasons, key=lambda one: -one.rows)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -1,4 +1,4 @@
-"""The verb of open-r1-multimodal's data, and its own verbs: curate items, rewrite, verify, build."""
+"""The verb of open-r1-multimodal's data, and its own verbs: curate items, rewrite, verify, build, audit."""
 
 import argparse
 from pathlib import Path
@@ -24,6 +24,8 @@ from what the one before wrote:
   r1mm curate build verified/verified.jsonl --images pictures --out dataset
                                          parquet files and a card, as the hub has datasets
 
+`r1mm curate audit` looks by the same rules at a dataset that is there already, upstream's too.
+
 Beside its files each step leaves a record (*.provenance.json, verify.json) of what it was given and how many came out;
 the next takes it up, and the dataset's card tells the whole chain. Files and folders appear whole or not at all, but
 for answers, which are kept one by one, so that `rewrite` and `verify --attempts` go on where they were stopped.
@@ -40,6 +42,7 @@ def add(verb: AddVerb) -> None:
     curate_ask.add_rewrite(step)
     curate_ask.add_verify(step)
     _add_build(step)
+    _add_audit(step)
 
 
 def _none(_: argparse.Namespace) -> int:
@@ -87,6 +90,35 @@ def _add_build(step: AddVerb) -> None:
     made.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="folder to make; must not be there yet")
     made.add_argument("--seed", type=whole_number, default=42, help="of the rows' order (default 42, upstream's)")
     push_option(made)
+
+
+def _add_audit(step: AddVerb) -> None:
+    made = step(
+        "audit",
+        _audit,
+        "look by verify's rules at a dataset that is built already, upstream's or one of yours",
+        "DATASET are parquet files with image, problem, solution, original_question, original_answer. Rows that\n"
+        "break a rule are written to FILE, with file, row and reasons; nothing else is changed. The rules are those of\n"
+        "`r1mm curate verify`. A row that breaks one need not be wrong: free text, say, is only nothing that a rule can\n"
+        "reward.\n\n"
+        "  r1mm curate audit multimodal-open-r1-8k-verified/data/train-*.parquet --out audit.jsonl",
+    )
+    made.set_defaults(when_stopped=_STOPPED)
+    made.add_argument("dataset", metavar="DATASET", nargs="+", type=Path, help="the dataset's parquet files")
+    made.add_argument("--out", metavar="FILE", type=Path, required=True, help="write rows that break a rule here")
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from r1mm.curate.audit import audit
+
+    with ended_in_order():
+        report = audit(options.dataset, options.out)
+    if options.json:
+        print_json({"out": str(options.out), **report.model_dump(mode="json")})
+    else:
+        curate_ask.print_report(report)
+        print(f"{options.out}: {report.rejected:,} of {report.rows:,} rows break a rule")
+    return 0
 
 
 def _items(options: argparse.Namespace) -> int:

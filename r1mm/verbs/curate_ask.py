@@ -28,7 +28,8 @@ from r1mm.verbs.common import (
 if TYPE_CHECKING:
     from r1mm.chain.lines import ChosenLines
     from r1mm.curate.pictures import Pictures
-    from r1mm.curate.verify import Checked, Tried, VerifyReport
+    from r1mm.curate.report import Tried, VerifyReport
+    from r1mm.curate.verify import Checked
     from r1mm.endpoint.ask import Request
 
 RESPONSE = "response"
@@ -161,13 +162,15 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"out": str(options.out), **report.model_dump(mode="json")})
     else:
-        _print_report(report, options.out)
+        print_report(report)
+        print(f"{options.out}: {report.passed:,} verified, {report.rejected:,} rejected")
     return 0
 
 
 def _try(options: argparse.Namespace, checked: "Checked") -> tuple["Tried", Path]:
     from r1mm.chain.provenance import ELSEWHERE
-    from r1mm.curate.verify import ATTEMPT, ATTEMPTS_FILE, Tried
+    from r1mm.curate.report import Tried
+    from r1mm.curate.verify import ATTEMPT, ATTEMPTS_FILE
     from r1mm.errors import StageFailed
     from r1mm.rundir import make_folder
 
@@ -183,7 +186,8 @@ def _try(options: argparse.Namespace, checked: "Checked") -> tuple["Tried", Path
     return Tried(attempts=options.attempts, model=options.model), attempts
 
 
-def _print_report(report: "VerifyReport", out: Path) -> None:
+def print_report(report: "VerifyReport") -> None:
+    """Items by rule, an example of each, and what upstream would have kept."""
     print_table(
         f"{report.rows:,} items by the rules that they break",
         ("rule", "items", "alone", "upstream keeps"),
@@ -209,4 +213,3 @@ def _print_report(report: "VerifyReport", out: Path) -> None:
         f"upstream's published filter would have kept {report.upstream_keeps:,}, {report.upstream_only:,} of which are "
         "refused here"
     )
-    print(f"{out}: {report.passed:,} verified, {report.rejected:,} rejected")

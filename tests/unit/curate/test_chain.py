@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -254,6 +255,45 @@ def test_the_order_is_the_seeds_and_the_card_tells_the_chain(made: Path, tmp_pat
     assert "| model | not seen |" not in (outs[1] / "README.md").read_text()  # the rows say it, without a record
 
 
+def published(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A dataset as upstream published its own."""
+    texts = ("problem", "solution", "original_question", "original_answer")
+    shown = [
+        {"image": {"bytes": row["image"], "path": None}} | dict(zip(texts, row["texts"], strict=True)) for row in rows
+    ]
+    pq.write_table(pa.Table.from_pylist(shown, FEATURES.arrow_schema), path)
+    return path
+
+
+def test_a_published_dataset_is_looked_at_by_the_same_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question = "Question: Angle 2?\nChoices:\nA: 32°\nB: 68°\nC: 58°\nD: 34°"
+    problem = question.replace("Question", "Step by step")
+    solution = "<think>90 - 32 = 58, so the answer is C.</think>\n\n<answer>{}</answer>"
+    rows = [
+        # As EvolvingLMMs-Lab/open-r1-multimodal#9 tells of row 0: the thoughts come to C, the answer is A.
+        {"image": encoded(1), "texts": (problem, solution.format("A"), question, "Answer: C")},
+        {"image": encoded(2), "texts": (problem, solution.format("C"), question, "Answer: C")},
+        {"image": encoded(3), "texts": (problem, "<think>No answer was given.</think>", question, "Answer: C")},
+        {"image": encoded(4, (27, 27)), "texts": (problem, solution.format("C"), question, "So it is.\nEnd.")},
+    ]
+    path, out = published(tmp_path / "train.parquet", rows), tmp_path / "audit.jsonl"
+    assert main(["curate", "audit", str(path), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "3 of 4 rows break a rule" in said
+    assert "thoughts-differ, e.g. train.parquet row 0: thoughts state 'C.', the answer is A '32°'" in said
+    assert [(row["row"], list(row["reasons"])) for row in lines(out)] == [
+        (0, ["differs", "thoughts-differ"]),
+        (2, ["form"]),
+        (3, ["small-image", "unverifiable"]),
+    ]
+    assert lines(out)[0]["solution"] == rows[0]["texts"][1]
+    pq.write_table(pa.table({"problem": ["x"]}), tmp_path / "other.parquet")
+    for name, words in (("other.parquet", "lacks the column 'image'"), ("no.parquet", "no readable parquet file")):
+        assert main(["curate", "audit", str(tmp_path / name), "--out", str(tmp_path / "none.jsonl")]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "none.jsonl").exists()
+
+
 ECHO = f"Bearer {SECRET}"
 LEAKS: dict[str, Fault] = {
     "in the answer": lambda prompt, _: completion(prompt, content=wrote(f"{ECHO} in row?", "1")),
@@ -316,6 +356,7 @@ def test_help_teaches_the_chain(capsys: pytest.CaptureFixture[str]) -> None:
         (["items"], "LLaVA's form"),
         (["rewrite"], "default 0.2"),
         (["verify"], "options-lost"),
+        (["audit"], "nothing that a rule can reward"),
         (["build"], "multimodal-open-r1-8k-verified"),
     ):
         with pytest.raises(SystemExit) as stopped:
