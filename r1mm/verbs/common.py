@@ -56,6 +56,15 @@ def adds_to(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Add
     return verb
 
 
+def with_steps(verb: AddVerb, name: str, short: str, long: str) -> AddVerb:
+    """Add a verb that is nothing but verbs of its own, and return what adds these."""
+
+    def no_step(_: argparse.Namespace) -> int:
+        raise AssertionError("a step is required")
+
+    return adds_to(verb(name, no_step, short, long).add_subparsers(dest="step", metavar="STEP", required=True))
+
+
 def whole_number(text: str) -> int:
     """An argument that counts or seeds."""
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1mm.verbs import curate_ask
-from r1mm.verbs.common import AddVerb, adds_to, ended_in_order, print_json, whole_number
+from r1mm.verbs.common import AddVerb, ended_in_order, print_json, whole_number, with_steps
 from r1mm.verbs.pushing import access_of_options, push_option, pushed_of_options
 
 if TYPE_CHECKING:
@@ -36,17 +36,12 @@ _STOPPED = "nothing was written; the same command starts anew"
 
 def add(verb: AddVerb) -> None:
     """Add this verb and its own."""
-    made = verb("curate", _none, "make questions about pictures into training data, rewritten and verified", CHAIN)
-    step = adds_to(made.add_subparsers(dest="step", metavar="STEP", required=True))
+    step = with_steps(verb, "curate", "make questions about pictures into training data, rewritten and verified", CHAIN)
     _add_items(step)
     curate_ask.add_rewrite(step)
     curate_ask.add_verify(step)
     _add_build(step)
     _add_audit(step)
-
-
-def _none(_: argparse.Namespace) -> int:
-    raise AssertionError("a step is required")
 
 
 def _add_items(step: AddVerb) -> None:
@@ -98,9 +93,9 @@ def _add_audit(step: AddVerb) -> None:
         _audit,
         "look by verify's rules at a dataset that is built already, upstream's or one of yours",
         "DATASET are parquet files with image, problem, solution, original_question, original_answer. Rows that\n"
-        "break a rule are written to FILE, with file, row and reasons; nothing else is changed. The rules are those of\n"
-        "`r1mm curate verify`. A row that breaks one need not be wrong: free text, say, is only nothing that a rule can\n"
-        "reward.\n\n"
+        "break a rule are written to FILE, with file, row and reasons; nothing else is changed. The rules are those\n"
+        "of `r1mm curate verify`. A row that breaks one need not be wrong: free text, say, is only nothing that a\n"
+        "rule can reward.\n\n"
         "  r1mm curate audit multimodal-open-r1-8k-verified/data/train-*.parquet --out audit.jsonl",
     )
     made.set_defaults(when_stopped=_STOPPED)

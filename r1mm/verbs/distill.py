@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1mm.verbs import distill_query
-from r1mm.verbs.common import AddVerb, adds_to, ended_in_order, print_json, print_table, whole_number
+from r1mm.verbs.common import AddVerb, ended_in_order, print_json, print_table, whole_number, with_steps
 from r1mm.verbs.pushing import access_of_options, push_option, pushed_of_options
 
 if TYPE_CHECKING:
@@ -38,16 +38,13 @@ _STOPPED = "nothing was written; the same command starts anew"
 
 def add(verb: AddVerb) -> None:
     """Add this verb and its own."""
-    made = verb("distill", _none, "make a reasoning model's answers about scenes in words into training data", CHAIN)
-    step = adds_to(made.add_subparsers(dest="step", metavar="STEP", required=True))
+    step = with_steps(
+        verb, "distill", "make a reasoning model's answers about scenes in words into training data", CHAIN
+    )
     _add_questions(step)
     distill_query.add(step)
     _add_filter(step)
     _add_build(step)
-
-
-def _none(_: argparse.Namespace) -> int:
-    raise AssertionError("a step is required")
 
 
 def _add_questions(step: AddVerb) -> None:

@@ -356,7 +356,7 @@ def test_help_teaches_the_chain(capsys: pytest.CaptureFixture[str]) -> None:
         (["items"], "LLaVA's form"),
         (["rewrite"], "default 0.2"),
         (["verify"], "options-lost"),
-        (["audit"], "nothing that a rule can reward"),
+        (["audit"], "rule can reward"),
         (["build"], "multimodal-open-r1-8k-verified"),
     ):
         with pytest.raises(SystemExit) as stopped:
