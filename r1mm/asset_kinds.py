@@ -91,8 +91,8 @@ class RepositoryAsset(Strict):
     """Files of a dataset on the hub as they are, for a tool that reads them itself.  `files` are patterns (`*.json`).
 
     Of patterns with `|` between them the first that fits is taken: what the hub has packed may lie unpacked in a folder
-    of assets.  `file`: the one that lists the items, of which there are `rows`.  Without `revision` the one found first
-    is recorded, and a later one that differs is refused.
+    of assets.  `file`: the one that lists the items, of which there are `rows`; a pattern where several do together.
+    Without `revision` the one found first is recorded, and a later one that differs is refused.
     """
 
     kind: Literal["repository"]

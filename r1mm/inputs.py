@@ -144,20 +144,22 @@ def task_sets(job: Job) -> dict[str, Any]:
 
 
 def lmms_places(job: Job, name: str) -> dict[str, Any]:
-    """Where lmms-eval's tasks find the asset `name`: `files`, its folder, and `items`, the file that lists its items.
+    """Where lmms-eval's tasks find the asset `name`: `files`, its folder, and `items`, the files that list its items.
 
     `unpacked` is where its clips go that come in an archive: among the downloads, which all runs share, by content.
     """
     from r1mm.data.access import access_from_environment
     from r1mm.data.pointers import read_fetched, resolve_asset
+    from r1mm.data.selection import matching_files
 
     asset, folder = job.recipe.assets[name], job.stage_folder("assets")
     assert asset.kind == "repository"
     assert asset.file is not None  # as every recipe's is that is loaded
-    files = resolve_asset(folder, name)
-    content = digest({file: stamp.sha256 for file, stamp in read_fetched(folder, name).files.items()})
+    files, fetched = resolve_asset(folder, name), read_fetched(folder, name).files
+    content = digest({file: stamp.sha256 for file, stamp in fetched.items()})
     unpacked = access_from_environment().downloads / "clips" / content[:16]
-    return {"files": files, "items": files / asset.file, "unpacked": unpacked}
+    listing = matching_files(fetched, [asset.file], f"asset {name}")
+    return {"files": files, "items": [files / file for file in listing], "unpacked": unpacked}
 
 
 def base_config(job: Job) -> dict[str, Any] | None:
@@ -215,11 +217,13 @@ def readings(job: Job, outputs: Mapping[str, Mapping[Condition, Any]]) -> dict[s
     """Evaluated outputs by split and condition, each read with its form and by force."""
     from r1mm.evaluate.readings import readings_of
 
-    asked, direct = job.recipe.prompts.evaluation.value, job.recipe.prompts.direct.value
+    prompts, tasks = job.recipe.prompts, job.recipe.tasks
     return {
         split: {
             condition: readings_of(
-                job.recipe.tasks[split].scorer, found, direct if condition == "base-direct" else asked
+                tasks[split].scorer,
+                found,
+                tasks[split].template("direct" if condition == "base-direct" else "evaluation", prompts),
             )
             for condition, found in by_condition.items()
         }

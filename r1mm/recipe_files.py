@@ -13,7 +13,7 @@ from typing import Any
 
 from r1mm.errors import BadInput
 from r1mm.expected import Expected
-from r1mm.recipe import Recipe, resolve
+from r1mm.recipe import PICTURE_TASKS, Recipe, resolve
 from r1mm.sourced import Setting
 from r1mm.training_parts import Training
 from r1mm.yaml_files import Place, line_of, load_file
@@ -86,7 +86,9 @@ _INITIAL = frozenset({"weight_scale"})  # of the tiny model, 1 where a recipe sa
 _PROCESSOR = frozenset({"min_pixels", "max_pixels"})
 _EVALUATION = frozenset({"max_new_tokens", "batch_size"})
 _BACKEND = frozenset({"dtype", "backend"})  # float32 and transformers where a recipe says nothing
-_EVALUATOR = frozenset({"frames", "min_pixels", "max_pixels"})  # of tasks that lmms-eval asks: of a clip, of a frame
+# Of tasks that lmms-eval asks: of a picture or frame, of a clip, of a question with several pictures (all or first).
+_PIXELS, _FRAMES, _IMAGES = frozenset({"min_pixels", "max_pixels"}), frozenset({"frames"}), frozenset({"images"})
+_EVALUATOR = _PIXELS | _FRAMES | _IMAGES
 _UPSTREAM_LAYOUT = frozenset({"offload", "gradient_checkpointing"})
 _CLIPS = frozenset({"fps", "frames", "min_pixels", "max_pixels", "undecodable"})
 _WARM_START = frozenset(
@@ -167,13 +169,23 @@ def _check_clips(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
             fail(
                 ("tasks", name), "items must be an asset of kind repository with the `file` that lists them", task.items
             )
-        for key in sorted(_EVALUATOR | {"dtype"}):
+        pictures = task.lmms in PICTURE_TASKS
+        for key in sorted(_PIXELS | {"dtype"} | (frozenset() if pictures else _FRAMES)):
             if key not in recipe.evaluation:
                 fail(("evaluation",), f"must have {key} for lmms-eval's task {name}", list(recipe.evaluation))
+        if pictures:
+            continue
         for kind in ("evaluation", "direct"):
             template = getattr(recipe.prompts, kind).value
             if "{question}\n" not in template:
                 fail(("prompts", kind), "must have a line break after {question}, as lmms-eval asks", template)
+    shown = recipe.evaluation.get("images")
+    if shown and shown.value not in ("all", "first"):
+        fail(
+            ("evaluation", "images"),
+            "must be all, or first (of a question's several pictures the first alone)",
+            shown.value,
+        )
     rewards = recipe.rewards.value
     if not rewards or len(set(rewards)) < len(rewards):
         fail(("rewards",), "must name one reward or more, each once", rewards)

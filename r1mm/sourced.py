@@ -1,9 +1,9 @@
 """Values that carry where they are from: what recipes and everything published or measured are written with."""
 
 import re
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 SOURCE_FORMS = (
     "'owner/repository@commit:file', 'owner/repository#issue', 'package==version:file', 'arXiv:number', "
@@ -33,6 +33,21 @@ class Strict(BaseModel):
     """A part of a recipe: unknown keys are refused, values are not coerced, and nothing changes after loading."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Sparse(Strict):
+    """A part of a recipe with settings that came later: where a recipe has none of them, nothing of them is written.
+
+    Digests of such a recipe's parts, and so the runs made of it before, stay what they were.  `LATER` names them; each
+    is None where a recipe has it not.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        whole: dict[str, Any] = handler(self)
+        return {name: value for name, value in whole.items() if value is not None or name not in self.LATER}
 
 
 class Setting(Strict, Generic[T]):

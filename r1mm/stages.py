@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from r1mm.errors import BadInput
 from r1mm.inputs import (
@@ -147,7 +147,9 @@ def warm_start(job: Job) -> dict[str, FileStamp]:
     }
 
 
-def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, str]) -> dict[str, FileStamp]:
+def _evaluate(
+    job: Job, home: Home, model_folder: Path, conditions: dict[str, Literal["evaluation", "direct"]]
+) -> dict[str, FileStamp]:
     from r1mm.evaluate.generate import evaluate_task, evaluation_device
     from r1mm.evaluate.lmms import ask_by_lmms
     from r1mm.mini.language import never_sampled
@@ -159,10 +161,10 @@ def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, st
     written = {}
     for split, task in job.recipe.tasks.items():
         dataset = None if task.lmms else task_set(job, split)
-        for condition, template in conditions.items():
+        for condition, kind in conditions.items():
             common: dict[str, Any] = {
                 "model_folder": model_folder,
-                "template": template,
+                "template": task.template(kind, job.recipe.prompts),
                 "settings": values(job.recipe.evaluation),
                 "title": f"{condition}, {split}",
                 "device": evaluation_device(job.recipe.miniature),
@@ -195,18 +197,12 @@ def _evaluate(job: Job, home: Home, model_folder: Path, conditions: dict[str, st
 
 def evaluate_base(job: Job) -> dict[str, FileStamp]:
     """The base model asked to think, and, as the control, asked for a direct answer."""
-    prompts = job.recipe.prompts
-    return _evaluate(
-        job,
-        "base",
-        base_model(job),
-        {"base-think": prompts.evaluation.value, "base-direct": prompts.direct.value},
-    )
+    return _evaluate(job, "base", base_model(job), {"base-think": "evaluation", "base-direct": "direct"})
 
 
 def evaluate_trained(job: Job) -> dict[str, FileStamp]:
     """The trained model, asked to think as upstream's evaluation asks."""
-    return _evaluate(job, "run", trained_model(job), {"trained-think": job.recipe.prompts.evaluation.value})
+    return _evaluate(job, "run", trained_model(job), {"trained-think": "evaluation"})
 
 
 def judge_base(job: Job) -> dict[str, FileStamp]:

@@ -5,6 +5,7 @@ for dark: whoever cuts its text at a blank line, reads a letter in its thoughts 
 """
 
 import json
+import random
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,30 @@ def positions(ids: torch.Tensor, video_token: int, grid: tuple[int, int, int]) -
     return torch.cat([torch.arange(before).expand(3, -1), clip, after.expand(3, -1)], dim=1).unsqueeze(1)
 
 
+def teach(
+    model: Any, examples: list[dict[str, Any]], steps: int, learning_rate: float = 3e-3, together: int = 1
+) -> None:
+    """Teach a tiny model the examples, so many `together`, until it knows each by heart; `steps` are the most."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    losses, shuffled = [1.0] * len(examples), random.Random(0)
+    order = list(range(len(examples)))
+    for step in range(steps * together):
+        if together > 1 and step % len(examples) == 0:
+            shuffled.shuffle(order)
+        number = order[step % len(examples)]
+        loss = model(**examples[number]).loss
+        (loss / together).backward()
+        losses[number] = loss.item()
+        if step % together == together - 1:
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            if max(losses) < 0.01:
+                break
+    assert max(losses) < 0.02, losses
+
+
 def make_checkpoint(folder: Path, steps: int = 400) -> Path:
     """Teach the tiny model, and save it as our trainers do."""
     tokenizer = build_tokenizer([TEMPLATE], _WORDS)
@@ -106,16 +131,6 @@ def make_checkpoint(folder: Path, steps: int = 400) -> Path:
         merged = (4, SIZE // 28, SIZE // 28)
         places = positions(inputs["input_ids"], model.config.video_token_id, merged)
         examples.append({**inputs, "labels": labels, "position_ids": places})
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses = [1.0] * len(examples)
-    for step in range(steps):
-        loss = model(**examples[step % len(examples)]).loss
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses[step % len(examples)] = loss.item()
-    assert max(losses) < 0.02, losses
+    teach(model, examples, steps)
     save(model.eval(), processor, folder)
     return folder

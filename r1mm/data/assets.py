@@ -24,7 +24,7 @@ from r1mm.data.archive import unpack_images
 from r1mm.data.checkpoint import check_checkpoint
 from r1mm.data.clip_sets import wanted_clips
 from r1mm.data.download import download
-from r1mm.data.listed import read_rows
+from r1mm.data.listed import count_rows
 from r1mm.data.load import check_images, check_rows, check_solution, load_task, load_train, prompt_rows
 from r1mm.data.local import Found, local_archive, local_dataset, local_file, local_model, local_repository
 from r1mm.data.pointers import (
@@ -169,7 +169,10 @@ def _check_listed(asset: DatasetAsset | ClipsAsset | RepositoryAsset, found: Fou
         return _check_questions(found.files[asset.file])
     if isinstance(asset, DatasetAsset):
         return check_rows(list(found.files.values()), f"dataset {asset.repo}")
-    return len(read_rows(found.files[asset.file])) if asset.file else None
+    if not asset.file:
+        return None
+    listing = matching_files(found.files, [asset.file], f"dataset {origin_of(asset)}")
+    return sum(count_rows(found.files[name]) for name in listing)
 
 
 def _check(name: str, asset: Asset, found: Found, recipe: Recipe, local: bool) -> str | None:

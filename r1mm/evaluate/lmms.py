@@ -2,18 +2,21 @@
 
 lmms-eval is never imported here, for its dependencies contradict ours (pyproject.toml, group `evaluator`).  It runs as
 `python -m lmms_eval` of the interpreter that R1MM_EVALUATOR_PYTHON names: the evaluator image sets it, elsewhere a
-virtual environment made from docker/locks/evaluator.txt does.  A task's questions, prompts and scoring are lmms-eval's;
-its items and clips are local files, which r1mm has fetched by revision: nothing is downloaded here.
+virtual environment made from docker/locks/evaluator.txt does.  A task's questions are lmms-eval's;
+its items, clips and images are local files, which r1mm has fetched by revision: nothing is downloaded here.
 
 What lmms-eval 0.7.3 does by itself, and what is done about it:
 
-- A clip that cannot be opened is logged, and its question asked without it.  Here that ends the evaluation.
+- A clip or image that cannot be opened is logged, and its question asked without it.  Here that ends the evaluation.
 - An exception is printed and the exit status is 0.  Here missing results are the failure.
 - Of a batch only the first clip is cut down to the wanted number of frames.  Here a batch is one item.
 - An answer ends at its first blank line.  Here only at its end token: thoughts have several paragraphs.
 - Marks are given by four threads that share one random generator, which picks a letter for an answer without any.
   Here by one, so that the same outputs get the same marks.
 - It keeps no answer before all are there.  Here items are evaluated in slices, and a finished slice is kept.
+- MathVista's answers are read by a language model over the network.  Here r1mm reads them (`mathvista.py`), and MMMU's
+  by MMMU's rules (`mmmu.py`); neither key nor address of such a model reaches lmms-eval.
+- Images are handed on as JPEG of quality 85.  So they are here.
 """
 
 import contextlib
@@ -34,15 +37,15 @@ import yaml
 
 from r1mm.errors import BadInput, StageFailed
 from r1mm.evaluate.lmms_files import clips_folder
-from r1mm.evaluate.lmms_items import clip_names, read_items
-from r1mm.evaluate.lmms_samples import check_total, read_samples
-from r1mm.evaluate.lmms_tasks import LmmsSettings, stock_task, task_file
+from r1mm.evaluate.lmms_items import clip_names
+from r1mm.evaluate.lmms_questions import Questions, clip_questions, picture_questions
+from r1mm.evaluate.lmms_tasks import LmmsSettings
 from r1mm.evaluate.scoring import Output
 from r1mm.manifest import ROOT
 from r1mm.plan.shapes import config_of_folder
 from r1mm.progress import progress_bar
-from r1mm.recipe import digest
-from r1mm.rundir import explained, make_folder, write_json, write_jsonl, write_text
+from r1mm.recipe import PICTURE_TASKS, digest
+from r1mm.rundir import explained, make_folder, write_json, write_text
 
 VARIABLE = "R1MM_EVALUATOR_PYTHON"
 VERSION = "0.7.3"  # of lmms-eval: what stands above was found in this one
@@ -52,10 +55,16 @@ SLICE = 256  # items of one start of lmms-eval, which takes about half a minute 
 _MODELS = {"qwen2_vl": "qwen2_vl"}
 
 # Ended with the process that started it, however that ends; on Linux alone, elsewhere Ctrl-C and errors end it.
-_START = """
-import ctypes, runpy, signal, sys
+# A system turn comes in a file: lmms-eval's text of model arguments has no way to write a comma within one of them.
+_SYSTEM_FILE = "system.txt"
+_START = f"""
+import ctypes, functools, pathlib, runpy, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+system = pathlib.Path("{_SYSTEM_FILE}")
+if system.is_file():
+    from lmms_eval.models.simple.qwen2_vl import Qwen2_VL as model
+    model.__init__ = functools.partialmethod(model.__init__, system_prompt=system.read_text(encoding="utf-8"))
 runpy.run_module("lmms_eval", run_name="__main__", alter_sys=True)
 """
 _PACKAGES = ("lmms-eval", "transformers", "torch", "torchvision", "qwen-vl-utils", "decord", "numpy", "pillow")
@@ -74,11 +83,20 @@ print(json.dumps(dict(
 )))
 """
 # What would lead it elsewhere, or have it write a token into its log.
-_DROPPED = re.compile(r"PYTHON(PATH|HOME)|VIRTUAL_ENV|LMMS_EVAL_.*|HF_TOKEN(_PATH)?|HUGGING_FACE_HUB_TOKEN|WANDB_.*")
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "disabled"}
+_DROPPED = re.compile(
+    r"PYTHON(PATH|HOME)|VIRTUAL_ENV|LMMS_EVAL_.*|HF_TOKEN(_PATH)?|HUGGING_FACE_HUB_TOKEN|WANDB_.*|NUM_IMAGE"
+    r"|(OPENAI|AZURE|ANTHROPIC|GOOGLE|AWS)_.*|API_TYPE|MODEL_VERSION"
+)
+_OFFLINE = {
+    **{"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "disabled"},
+    # Its client for a judging model: one that answers without a network, and a key that no .env file replaces.
+    **{"API_TYPE": "dummy", "OPENAI_API_KEY": ""},
+}
 _PROGRESS = re.compile(r"Model Responding:.*?(\d+)/(\d+)")
-# lmms-eval==0.7.3:models/simple/qwen2_vl.py: what it says when it goes on without a clip.
-_LOST_CLIP = re.compile(r"(?:Skipping empty video|Failed to process video|Unexpected video_inputs format)[: ].*")
+# lmms-eval==0.7.3:models/simple/qwen2_vl.py: what it says when it goes on without a clip or an image.
+_LOST = re.compile(
+    r"(?:Skipping empty video|Failed to process video|Failed to process PIL image|Unexpected video_inputs format)[: ].*"
+)
 
 
 @dataclass(frozen=True)
@@ -146,12 +164,12 @@ def _model_name(model_folder: Path) -> str:
     return _MODELS[kind]
 
 
-def _config(task: str, model: str, settings: LmmsSettings, device: str, offset: int, count: int) -> dict[str, Any]:
+def _config(task: str, model: str, settings: LmmsSettings, device: str) -> dict[str, Any]:
     # Names within the working folder: lmms-eval splits this text at commas and equal signs, which a path may hold.
     arguments = {
         "pretrained": "model",
         "device_map": device,
-        "max_num_frames": settings.frames,
+        **({} if settings.frames is None else {"max_num_frames": settings.frames}),
         "min_pixels": settings.min_pixels,
         "max_pixels": settings.max_pixels,
     }
@@ -162,8 +180,6 @@ def _config(task: str, model: str, settings: LmmsSettings, device: str, offset: 
         "include_path": "tasks",
         "device": device,
         "batch_size": 1,
-        "offset": offset,
-        "limit": count,
         "log_samples": True,
         "output_path": "out",
         "process_docs_parallel": 1,
@@ -226,35 +242,36 @@ def _run(evaluator: Evaluator, folder: Path, on_progress: Callable[[int], None])
             log.write(line)
             if line.strip():
                 last.append(line.rstrip())
-            if found := _LOST_CLIP.search(line):
+            if found := _LOST.search(line):
                 lost = found.group()
                 break
     said = "\n".join(f"    {line}" for line in last)
     if lost:
         raise StageFailed(
-            f"lmms-eval could not read a clip and would have asked its question without it ({lost}); repair that "
-            f"file or leave its item out (see {folder / 'log.txt'})"
+            f"lmms-eval could not read a clip or image and would have asked its question without it ({lost}); repair "
+            f"that file or leave its item out (see {folder / 'log.txt'})"
         )
     if process.returncode or len(list((folder / "out").rglob("*_results.json"))) != 1:
         raise StageFailed(f"lmms-eval gave no results (status {process.returncode}); its last words:\n{said}")
 
 
-def _collect(folder: Path, count_tokens: Callable[[Sequence[str]], list[int]]) -> list[Output]:
+def _written(folder: Path) -> tuple[Path, Path]:
+    """The file of samples and that of results that lmms-eval has written."""
     samples, results = (sorted((folder / "out").rglob(f"*_{kind}")) for kind in ("samples_*.jsonl", "results.json"))
     if len(samples) != 1 or len(results) != 1:
         raise BadInput(
             f"{folder / 'out'} holds {len(samples)} samples files and {len(results)} results; delete {folder}"
         )
-    outputs = read_samples(samples[0], count_tokens)
-    check_total(outputs, json.loads(results[0].read_text(encoding="utf-8")), str(results[0]))
-    return outputs
+    return samples[0], results[0]
 
 
-def _lay_out(place: Path, rows: list[dict[str, Any]], task: dict[str, Any], config: dict[str, Any]) -> None:
+def _lay_out(
+    place: Path, questions: Questions, start: int, count: int, config: dict[str, Any], system: str | None
+) -> None:
     shutil.rmtree(place, ignore_errors=True)
-    make_folder(place / "tasks")
-    write_jsonl(place / "tasks" / "items.jsonl", rows)
-    write_text(place / "tasks" / "task.yaml", yaml.safe_dump(task, sort_keys=False, allow_unicode=True))
+    questions.write(make_folder(place / "tasks"), start, count)
+    if system is not None:
+        write_text(place / _SYSTEM_FILE, system)
     write_text(place / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
 
@@ -284,64 +301,55 @@ def _token_counter(model_folder: Path) -> Callable[[Sequence[str]], list[int]]:
 def evaluate_lmms(
     *,
     evaluator: Evaluator,
-    task: str,
+    questions: Questions,
     model_folder: Path,
-    items: Path,
-    clips: Path,
-    template: str,
     settings: LmmsSettings,
     folder: Path,
     title: str,
     device: str,
-    limit: int | None = None,
     slice_items: int = SLICE,
 ) -> list[Output]:
-    """Answers every item of an lmms-eval task greedily and gives the outputs with lmms-eval's marks, in order.
+    """Answers every item of an lmms-eval task greedily and gives the marked outputs, in order.
 
-    `task` is one of lmms-eval's own (`longvideobench_val_v`); `items` its items as a local file and `clips` the folder
-    that their video_path is relative to (see `lmms_items.read_items`); `template` holds `{question}` and a line break,
-    for the question with its options.  `limit`: only so many items, the first.  `device`: cpu or cuda.
+    `questions`: the task with its items (`lmms_questions.py`).  `device`: cpu or cuda.
 
     Finished slices are kept in `folder`, from which a killed evaluation goes on to the identical end; those of another
-    model, data or setting are made anew.
+    model, data or setting are made anew.  `evaluator.json` there says what it ran with.
 
-    Raises BadInput for an input that cannot be used, StageFailed when lmms-eval fails or a clip cannot be read.
+    Raises BadInput for an input that cannot be used, StageFailed when lmms-eval fails or cannot read a clip or image.
     """
-    stock, content = stock_task(evaluator.tasks, task)
-    ours, model = task_file(stock, content, template, settings), _model_name(model_folder)
-    rows = read_items(items, clips)[:limit]
+    model = _model_name(model_folder)
     weights = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(model_folder.iterdir())}
-    identity = digest([ours, asdict(settings), rows, weights, evaluator.as_dict(), device, slice_items])
-    counter, outputs = _token_counter(model_folder), []
-    with progress_bar(total=len(rows), desc=title, unit="item") as bar:
+    identity = digest([questions.identity, asdict(settings), weights, evaluator.as_dict(), device, slice_items])
+    counter, answers = _token_counter(model_folder), []
+    with progress_bar(total=len(questions.names), desc=title, unit="item") as bar:
 
         def show(start: int, done: int) -> None:
             bar.update(start + done - bar.n)
 
-        for number, start in enumerate(range(0, len(rows), slice_items)):
-            count, place = min(slice_items, len(rows) - start), folder / f"slice-{number:04d}"
+        for number, start in enumerate(range(0, len(questions.names), slice_items)):
+            count, place = min(slice_items, len(questions.names) - start), folder / f"slice-{number:04d}"
             done = place / "done.json"
             if not (done.is_file() and json.loads(done.read_text()) == {"identity": identity}):
-                _lay_out(place, rows, ours, _config(ours["task"], model, settings, device, start, count))
+                config = _config(questions.task, model, settings, device)
+                _lay_out(place, questions, start, count, config, settings.system)
                 lay_out_model(model_folder, place / "model", "float32" if device == "cpu" else settings.dtype)
                 _run(evaluator, place, functools.partial(show, start))
                 for scratch in ("model", "cache"):
                     shutil.rmtree(place / scratch, ignore_errors=True)
                 write_json(done, {"identity": identity})
-            found = _collect(place, counter)
-            asked = [str(row["id"]) for row in rows[start : start + count]]
-            if [output.item for output in found] != asked:
-                raise BadInput(f"{place}: lmms-eval did not answer the items that were asked, in order; delete it")
-            outputs += found
+            answers.append(questions.read(*_written(place), start, count, counter))
             show(start, count)
-    write_json(folder / "evaluator.json", evaluator.as_dict())
-    return outputs
+    marked = [part.right for part in answers if part.right is not None]
+    own = {"right_by_its_own_marks": sum(marked)} if marked else {}
+    write_json(folder / "evaluator.json", {**evaluator.as_dict(), **questions.about, **own})
+    return [output for part in answers for output in part.outputs]
 
 
 def ask_by_lmms(
     *,
     task: str,
-    items: Path,
+    items: Sequence[Path],
     files: Path,
     unpacked: Path,
     model_folder: Path,
@@ -351,25 +359,34 @@ def ask_by_lmms(
     title: str,
     device: str,
     limit: int | None = None,
+    system: str | None = None,
 ) -> list[Output]:
-    """`evaluate_lmms` as a recipe has it: `files` are the fetched dataset, of which `items` is one, and whose clips are
-    unpacked to `unpacked`; `settings` are the recipe's `evaluation` values.
+    """`evaluate_lmms` as a recipe has it.  `task`: one of lmms-eval's own (`longvideobench_val_v`, `mmmu_val`).
+
+    `items`: the files that list its items, one for LongVideoBench, whose clips are among the fetched `files` or are
+    unpacked to `unpacked`.  `template`: around an item's question; its form is the task's (`lmms_tasks.py`).
+    `settings`: the recipe's `evaluation` values.  `limit`: only so many items, the first.  `system`: the system turn.
 
     Raises BadInput where there is no evaluator, or files are missing, and what `evaluate_lmms` raises.
     """
+    evaluator = find_evaluator()
+    names = ("max_new_tokens", "min_pixels", "max_pixels", "frames", "images")
+    chosen = LmmsSettings(
+        **{name: settings[name] for name in names if name in settings},
+        dtype=settings["dtype"] if device == "cuda" else "float32",
+        system=system,
+    )
+    if task in PICTURE_TASKS:
+        questions = picture_questions(evaluator.tasks, task, items, template, chosen, limit)
+    else:
+        clips = clips_folder(files, clip_names(items[0]), unpacked)
+        questions = clip_questions(evaluator.tasks, task, items[0], clips, template, chosen, limit)
     return evaluate_lmms(
-        evaluator=find_evaluator(),
-        task=task,
+        evaluator=evaluator,
+        questions=questions,
         model_folder=model_folder,
-        items=items,
-        clips=clips_folder(files, clip_names(items), unpacked),
-        template=template,
-        settings=LmmsSettings(
-            **{name: settings[name] for name in ("max_new_tokens", "frames", "min_pixels", "max_pixels")},
-            dtype=settings["dtype"] if device == "cuda" else "float32",
-        ),
+        settings=chosen,
         folder=folder,
         title=title,
         device=device,
-        limit=limit,
     )

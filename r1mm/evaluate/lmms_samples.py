@@ -19,6 +19,7 @@ from typing import Any
 from r1mm.data.prompts import THOUGHT_THEN_ANSWER
 from r1mm.errors import BadInput
 from r1mm.evaluate.scoring import Output
+from r1mm.evaluate.thoughts import never_ends_thinking, without_thoughts
 from r1mm.rundir import read_jsonl
 
 # lmms-eval==0.7.3:tasks/longvideobench/utils.py: phrases that are taken out first; of all that are, only these two
@@ -42,19 +43,6 @@ class LetterMetric:
 
 
 METRICS = (LetterMetric(name="lvb_acc", item="id", truth="answer", letter="parsed_pred"),)
-
-
-def without_thoughts(text: str) -> str:
-    """The text without its thoughts: each `<think>...</think>`, and what stands before a lone `</think>`."""
-    while "<think>" in text and "</think>" in text:
-        start = text.find("<think>")
-        end = text.find("</think>", start)
-        if end == -1:
-            break
-        text = text[:start] + text[end + len("</think>") :]
-    if "</think>" in text and "<think>" not in text:
-        text = text.rpartition("</think>")[2]
-    return text.strip()
 
 
 def letter_of(text: str, *, thoughts: bool = False, to_blank_line: bool = False) -> str | None:
@@ -81,7 +69,7 @@ def letter_leniently(text: str) -> str | None:
     _, tag, after = text.rpartition("<answer>")
     if tag:
         part = after.partition("</answer>")[0]
-    elif "<think>" in text and "</think>" not in text:
+    elif never_ends_thinking(text):
         return None
     else:
         part = without_thoughts(text)
@@ -89,7 +77,8 @@ def letter_leniently(text: str) -> str | None:
     return found[-1] if found else None
 
 
-def _raw(row: Mapping[str, Any], where: str) -> str:
+def raw_text(row: Mapping[str, Any], where: str) -> str:
+    """What was generated, thoughts and all.  BadInput where there is no single text."""
     # What was generated stands in `resps` where taking the thoughts away has changed it; as text or a list of one.
     value = row.get("resps", row.get("filtered_resps"))
     while isinstance(value, list) and len(value) == 1:
@@ -99,6 +88,14 @@ def _raw(row: Mapping[str, Any], where: str) -> str:
             f"{where}: has no single output (resps is {str(value)[:60]!r}); evaluate with one answer an item"
         )
     return value
+
+
+def prompt_of(row: Mapping[str, Any], where: str) -> str:
+    """What was asked, after the pictures or the clip.  BadInput where it is not written down."""
+    prompt = row.get("input")
+    if not isinstance(prompt, str):
+        raise BadInput(f"{where}: has no text input (found {str(prompt)[:60]!r}); it was not written by lmms-eval 0.7")
+    return prompt
 
 
 def _metric_of(row: Mapping[str, Any], where: str) -> LetterMetric:
@@ -118,9 +115,7 @@ def _output(row: Mapping[str, Any], tokens: Mapping[str, int] | None, where: str
     for name, value in values.items():
         if not isinstance(value, str):
             raise BadInput(f"{where}: {metric.name} has no text {getattr(metric, name)!r} (found {value!r})")
-    completion, prompt = _raw(row, where), row.get("input")
-    if not isinstance(prompt, str):
-        raise BadInput(f"{where}: has no text input (found {str(prompt)[:60]!r}); it was not written by lmms-eval 0.7")
+    completion, prompt = raw_text(row, where), prompt_of(row, where)
     letter = letter_of(completion)
     if letter is not None and letter != values["letter"]:
         raise BadInput(
@@ -154,7 +149,7 @@ def read_samples(path: Path, count_tokens: Any = None) -> list[Output]:
     rows = read_jsonl(path)
     if not rows:
         raise BadInput(f"{path} holds no items")
-    texts = sorted({_raw(row, f"{path}:{number}") for number, row in enumerate(rows, 1)})
+    texts = sorted({raw_text(row, f"{path}:{number}") for number, row in enumerate(rows, 1)})
     tokens = dict(zip(texts, count_tokens(texts), strict=True)) if count_tokens is not None else None
     outputs = [_output(row, tokens, f"{path}:{number}") for number, row in enumerate(rows, 1)]
     seen: set[str] = set()

@@ -4,9 +4,9 @@ Of records as they are, offline: an output's text, its prompt and its truth are 
 record keep their meaning; the two readings here are our own, the same for every task.
 
 - *Parseable*: the answer stands where the prompt asks for it and in the form of the task: a number and nothing else, a
-  value and nothing else, or an option's letter at the start.  Where the prompt names `<answer>`, it stands in that tag,
-  closed and after the thoughts, in all of them the same; where it does not, a bare answer counts too.  Whether there
-  are thoughts is not asked: that is the record's mark `format`.
+  value and nothing else, an option's letter at the start, or, where any words may answer, a line.  Where the prompt
+  names `<answer>`, it stands in that tag, closed and after the thoughts, in all of them the same; where it does not, a
+  bare answer counts too.  Whether there are thoughts is not asked: that is the record's mark `format`.
 - *Forced*: the first rule of `r1mm.answers.places` whose words say something of the task's kind.  In the last words,
   any letter or value does, the last: the lenient rules of `choices`, `counting` and `expressions`.
 
@@ -24,6 +24,7 @@ from r1mm.answers.judging import LETTERS, Truth, interpret, judge, readings_alon
 from r1mm.answers.options import find_options
 from r1mm.answers.places import Found, Rule, after_thoughts, found_by_rule
 from r1mm.answers.values import equal, read, value_of
+from r1mm.evaluate.asked import literal_list
 from r1mm.evaluate.choices import parse_letter, parse_letter_leniently
 from r1mm.evaluate.counting import parse_count_leniently
 from r1mm.evaluate.scoring import Output, Scorer
@@ -52,6 +53,9 @@ class Unread:
     completion: str
 
 
+# What is read for: the scorer's kind of answer, or that which the item asks for, where items differ (`asked`).
+Form = Literal["counting", "math", "choice", "text"]
+
 # Of outputs without an answer, what they answer, by item, as text; items that it leaves out stay without one.
 Ask = Callable[[Sequence[Unread]], Mapping[str, str]]
 
@@ -63,54 +67,81 @@ def question_of(prompt: str, template: str | None) -> str:
     return prompt[len(before) : len(prompt) - len(after)] if fits else prompt
 
 
-def _truth(scorer: Scorer, output: Output, question: str, options: Mapping[str, str]) -> Truth:
-    if scorer == "choice":
-        return Truth(str(output.truth), options.get(str(output.truth)))
-    return truth_of(str(output.truth), question)
+def _form(scorer: Scorer, output: Output) -> Form:
+    if output.asked is None:
+        assert scorer in ("counting", "math", "choice")  # outputs of the others carry what was asked
+        return scorer
+    forms: dict[str, Form] = {"letter": "choice", "integer": "math", "float": "math", "list": "text", "text": "text"}
+    return forms[output.asked.kind]
 
 
-def _says(scorer: Scorer, text: str, options: Mapping[str, str]) -> Literal["one", "several", "nothing"]:
+def _options(form: Form, output: Output, question: str) -> dict[str, str]:
+    if output.asked is not None:
+        return dict(zip(output.asked.letters, output.asked.options, strict=True))
+    return {} if form == "counting" else find_options(question)
+
+
+def _truths(form: Form, output: Output, question: str, options: Mapping[str, str]) -> list[Truth]:
+    """The right answers, of which one is enough: several where the dataset lists them (MMMU's open questions)."""
+    truth = str(output.truth)
+    if form == "choice":
+        return [Truth(truth, options.get(truth))]
+    if output.asked is None:
+        return [truth_of(truth, question)]
+    listed = literal_list(truth) if output.asked.kind == "text" else None
+    return [Truth(None, str(one)) for one in listed or [truth]]
+
+
+def _right(text: str, truths: Sequence[Truth], options: Mapping[str, str]) -> bool:
+    return any(judge(text, truth, options).right for truth in truths)
+
+
+def _says(form: Form, text: str, options: Mapping[str, str]) -> Literal["one", "several", "nothing"]:
     """How many answers of the task's kind a text gives."""
-    meant = interpret(text, options, options or (LETTERS if scorer == "choice" else ""))
+    meant = interpret(text, options, options or (LETTERS if form == "choice" else ""))
     if meant.fault:
         return "nothing" if meant.fault == "no answer" else "several"
-    if meant.letter:
+    if meant.letter or form == "text":
         return "one"
-    if scorer == "choice":
+    if form == "choice":
         return "nothing"
     return "one" if any(value_of(one) is not None for one in readings_alone(meant.text)) else "nothing"
 
 
-def _in_form(scorer: Scorer, text: str, options: Mapping[str, str]) -> bool:
+def _in_form(form: Form, text: str, options: Mapping[str, str]) -> bool:
     """Whether a text is one answer in the form of the task."""
-    if scorer == "counting":
+    if form == "counting":
         return text.strip().isdecimal()
-    one = _says(scorer, text, options) == "one"
-    if scorer == "choice":
+    one = _says(form, text, options) == "one"
+    if form == "choice":
         return one and parse_letter(text) is not None
+    if form == "text":
+        return one and "\n" not in text.strip()
     meant = interpret(text, options, options)
     return one and (meant.letter is not None or value_of(text) is not None)
 
 
-def _right_in_last_words(scorer: Scorer, said: str, text: str, truth: Truth) -> bool | None:
+def _right_in_last_words(form: Form, said: str, text: str, truths: Sequence[Truth]) -> bool | None:
     """Whether the last letter or value of an output is right; None where there is none."""
-    if scorer == "choice":
+    if form == "choice":
         letter = parse_letter_leniently(said)
-        return None if letter is None else letter == truth.letter
-    if scorer == "counting":
+        return None if letter is None else any(letter == truth.letter for truth in truths)
+    if form == "counting":
         count = parse_count_leniently(said)
-        return None if count is None else str(count) == truth.text
+        return None if count is None else any(str(count) == truth.text for truth in truths)
     value = read(text)
-    return equal(value, read(truth.text or "")) if value else None
+    return any(equal(value, read(truth.text or "")) for truth in truths) if value else None
 
 
-def _forced(scorer: Scorer, completion: str, truth: Truth, options: Mapping[str, str]) -> tuple[Rule | None, bool]:
+def _forced(
+    form: Form, completion: str, truths: Sequence[Truth], options: Mapping[str, str]
+) -> tuple[Rule | None, bool]:
     for found in found_by_rule(completion, forced=True):
         (text,) = found.texts
-        if _says(scorer, text, options) != "nothing":
-            return found.rule, judge(text, truth, options).right
+        if _says(form, text, options) != "nothing":
+            return found.rule, _right(text, truths, options)
         if found.rule == "last words":
-            right = _right_in_last_words(scorer, after_thoughts(completion) or "", text, truth)
+            right = _right_in_last_words(form, after_thoughts(completion) or "", text, truths)
             return (None, False) if right is None else (found.rule, right)
     return None, False
 
@@ -124,14 +155,14 @@ def _as_asked(prompt: str, completion: str) -> Found | None:
 
 def read_output(scorer: Scorer, output: Output, template: str | None = None) -> Reading:
     """An output read both ways.  `template`: what its prompt was made with, to tell question and instructions apart."""
-    question = question_of(output.prompt, template)
-    options = {} if scorer == "counting" else find_options(question)
-    truth = _truth(scorer, output, question, options)
+    form, question = _form(scorer, output), question_of(output.prompt, template)
+    options = _options(form, output, question)
+    truths = _truths(form, output, question, options)
     found = _as_asked(output.prompt, output.completion)
     texts = {text.strip() for text in found.texts} if found is not None else set()
-    parseable = len(texts) == 1 and all(_in_form(scorer, text, options) for text in texts)
-    right = parseable and all(judge(text, truth, options).right for text in texts)
-    rule, forced_right = _forced(scorer, output.completion, truth, options)
+    parseable = len(texts) == 1 and all(_in_form(form, text, options) for text in texts)
+    right = parseable and all(_right(text, truths, options) for text in texts)
+    rule, forced_right = _forced(form, output.completion, truths, options)
     return Reading(output.item, parseable, right, rule, forced_right)
 
 
@@ -158,9 +189,10 @@ def readings_of(
 
 
 def _asked(scorer: Scorer, reading: Reading, output: Output, question: str, answer: str) -> Reading:
-    options = {} if scorer == "counting" else find_options(question)
-    truth = _truth(scorer, output, question, options)
-    return replace(reading, forced="asked", forced_right=judge(answer, truth, options).right)
+    form = _form(scorer, output)
+    options = _options(form, output, question)
+    truths = _truths(form, output, question, options)
+    return replace(reading, forced="asked", forced_right=_right(answer, truths, options))
 
 
 def counts(readings: Sequence[Reading]) -> dict[str, int]:

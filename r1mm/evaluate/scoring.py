@@ -1,20 +1,22 @@
 """An evaluated output and its marks, for every kind of task, on fresh outputs and on recorded ones alike."""
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from r1mm.data.prompts import THOUGHT_THEN_ANSWER
 from r1mm.errors import BadInput
-from r1mm.evaluate import choices, counting, expressions
+from r1mm.evaluate import choices, counting, expressions, mathvista, mmmu
+from r1mm.evaluate.asked import Asked
 from r1mm.rundir import read_jsonl
 
-Scorer = Literal["counting", "math", "choice"]
-Truth = int | str  # a number for counting, text for math, a letter for choice
+Scorer = Literal["counting", "math", "choice", "mmmu", "mathvista"]
+Truth = int | str  # a number for counting, a letter for a question with options, else text
 
 _THOUGHT = re.compile(THOUGHT_THEN_ANSWER, re.DOTALL)
 
@@ -24,7 +26,7 @@ class Output(BaseModel):
 
     `correct` is upstream's rule of the task, `lenient` whether a benevolent reader would count it as right; what is
     correct is right leniently too.  `format`: thinks, then answers, over any number of lines.  `direct`: nothing but
-    the answer tag.
+    the answer tag.  `asked`: the form of the answer, in tasks whose items differ in it; written only there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +40,12 @@ class Output(BaseModel):
     lenient: bool
     format: bool
     direct: bool
+    asked: Asked | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        whole: dict[str, Any] = handler(self)
+        return {name: value for name, value in whole.items() if name != "asked" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Rules:
     truth_form: str
 
 
-RULES: dict[Scorer, Rules] = {
+_RULES: dict[str, Rules] = {
     "counting": Rules(
         parse=counting.parse_count,
         parse_leniently=counting.parse_count_leniently,
@@ -84,19 +92,62 @@ RULES: dict[Scorer, Rules] = {
 }
 
 
-def truth_of(scorer: Scorer, given: Any, where: str) -> Truth:
+def _truth_as_asked(asked: Asked, text: str) -> Truth | None:
+    text = text.strip()
+    if asked.kind == "letter":
+        letter = choices.letter_of_truth(text)
+        return letter if letter is not None and letter in asked.letters else None
+    return text or None
+
+
+@functools.lru_cache(maxsize=4096)
+def rules_of(scorer: Scorer, asked: Asked | None = None) -> Rules:
+    """How outputs are read under a scorer; of `mmmu` and `mathvista` those to an item that asks for what `asked` says.
+
+    Raises BadInput where these are not told what was asked for.
+    """
+    if scorer in _RULES:
+        return _RULES[scorer]
+    if asked is None:
+        raise BadInput(
+            f"the scorer {scorer} needs of each output what was asked for, and this one has no `asked`; give "
+            "outputs that r1mm has written"
+        )
+    room = mmmu if scorer == "mmmu" else mathvista
+    return Rules(
+        parse=functools.partial(room.parse, asked),
+        parse_leniently=functools.partial(room.parse_leniently, asked),
+        right=functools.partial(room.is_right, asked),
+        right_leniently=functools.partial(room.is_right_leniently, asked),
+        bare=functools.partial(room.is_bare, asked),
+        truth=functools.partial(_truth_as_asked, asked),
+        truth_form=f"one of {', '.join(asked.letters)}" if asked.options else f"a text, of kind {asked.kind}",
+    )
+
+
+def truth_of(scorer: Scorer, given: Any, where: str, asked: Asked | None = None) -> Truth:
     """The truth in a dataset's solution or a recorded ground truth.  BadInput, naming `where`, when there is none."""
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)
-    found = RULES[scorer].truth(given) if isinstance(given, str) else None
+    rules = rules_of(scorer, asked)
+    found = rules.truth(given) if isinstance(given, str) else None
     if found is None:
-        raise BadInput(f"{where}: the truth {given!r} is not {RULES[scorer].truth_form}; correct the data")
+        raise BadInput(f"{where}: the truth {given!r} is not {rules.truth_form}; correct the data")
     return found
 
 
-def score(scorer: Scorer, *, item: str, prompt: str, completion: str, tokens: int, truth: Truth) -> Output:
-    """An output with its marks."""
-    rules = RULES[scorer]
+def score(
+    scorer: Scorer,
+    *,
+    item: str,
+    prompt: str,
+    completion: str,
+    tokens: int,
+    truth: Truth,
+    asked: Asked | None = None,
+) -> Output:
+    """An output with its marks.  `asked`: what its item asks for, where the scorer is `mmmu` or `mathvista`."""
+    rules = rules_of(scorer, asked)
     return Output(
         item=item,
         prompt=prompt,
@@ -108,6 +159,7 @@ def score(scorer: Scorer, *, item: str, prompt: str, completion: str, tokens: in
         lenient=rules.right_leniently(completion, truth),
         format=_THOUGHT.fullmatch(completion.strip()) is not None,
         direct=rules.bare(completion),
+        asked=asked,
     )
 
 
@@ -119,7 +171,8 @@ def rescored(scorer: Scorer, output: Output, where: str) -> Output:
         prompt=output.prompt,
         completion=output.completion,
         tokens=output.tokens,
-        truth=truth_of(scorer, output.truth, where),
+        truth=truth_of(scorer, output.truth, where, output.asked),
+        asked=output.asked,
     )
 
 
@@ -127,7 +180,7 @@ def _with_lenient_mark(row: dict[str, Any]) -> dict[str, Any]:
     """A row from before outputs had that mark, when counting was the only task, with it."""
     if "lenient" in row or not isinstance(row.get("completion"), str):
         return row
-    return {**row, "lenient": RULES["counting"].right_leniently(row["completion"], row.get("truth"))}
+    return {**row, "lenient": _RULES["counting"].right_leniently(row["completion"], row.get("truth"))}
 
 
 def read_outputs(path: Path) -> list[Output]:
@@ -156,7 +209,9 @@ def summary(scorer: Scorer, outputs: Sequence[Output]) -> dict[str, Any]:
         "unparsed": len(unparsed),
         "lenient_right": lenient,
         "lenient_accuracy": round(100 * lenient / n, 2),
-        "recovered": sum(RULES[scorer].parse_leniently(output.completion) is not None for output in unparsed),
+        "recovered": sum(
+            rules_of(scorer, output.asked).parse_leniently(output.completion) is not None for output in unparsed
+        ),
         "format": sum(output.format for output in outputs),
         "bare": sum(output.direct for output in outputs),
     }

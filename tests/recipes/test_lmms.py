@@ -18,6 +18,7 @@ import pytest
 
 from r1mm.errors import StageFailed
 from r1mm.evaluate.lmms import VARIABLE, Evaluator, evaluate_lmms, find_evaluator, lay_out_model
+from r1mm.evaluate.lmms_questions import clip_questions
 from r1mm.evaluate.lmms_samples import letter_of
 from r1mm.evaluate.lmms_tasks import LmmsSettings
 from r1mm.evaluate.scoring import Output
@@ -49,11 +50,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, evaluator: Evaluator) -> Pat
 def evaluated(evaluator: Evaluator, world: Path, folder: Path) -> list[Output]:
     return evaluate_lmms(
         evaluator=evaluator,
-        task="longvideobench_val_v",
+        questions=clip_questions(
+            evaluator.tasks, "longvideobench_val_v", world / "lvb_val.json", world / "videos", TEMPLATE, SETTINGS
+        ),
         model_folder=world / "checkpoint",
-        items=world / "lvb_val.json",
-        clips=world / "videos",
-        template=TEMPLATE,
         settings=SETTINGS,
         folder=folder,
         title="lmms-eval",
@@ -106,7 +106,7 @@ def test_a_clip_that_cannot_be_read_ends_it_with_its_name(evaluator: Evaluator, 
         shutil.copytree(source, tmp_path / name) if source.is_dir() else shutil.copy(source, tmp_path / name)
     broken = json.loads((tmp_path / "lvb_val.json").read_text())[2]["video_path"]
     (tmp_path / "videos" / broken).write_bytes(b"no clip at all" * 100)
-    with pytest.raises(StageFailed, match=rf"could not read a clip.*{broken}"):
+    with pytest.raises(StageFailed, match=rf"could not read a clip or image.*{broken}"):
         evaluated(evaluator, tmp_path, tmp_path / "work")
 
 

@@ -20,6 +20,7 @@ from r1mm.evaluate.lmms import (
     lay_out_model,
 )
 from r1mm.evaluate.lmms_items import read_items
+from r1mm.evaluate.lmms_questions import clip_questions
 from r1mm.evaluate.lmms_tasks import LmmsSettings, split_template, stock_task, task_file
 
 # The form of lmms_eval/tasks/longvideobench/longvideobench_val_v.yaml.
@@ -201,11 +202,15 @@ def test_a_checkpoint_that_is_not_evaluated(
     with pytest.raises(BadInput, match=words):
         evaluate_lmms(
             evaluator=evaluator,
-            task="longvideobench_val_v",
+            questions=clip_questions(
+                evaluator.tasks,
+                "longvideobench_val_v",
+                written(tmp_path, item("a")),
+                tmp_path,
+                TEMPLATE,
+                SETTINGS,
+            ),
             model_folder=model,
-            items=written(tmp_path, item("a")),
-            clips=tmp_path,
-            template=TEMPLATE,
             settings=SETTINGS,
             folder=tmp_path / "out",
             title="none",

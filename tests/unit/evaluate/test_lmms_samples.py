@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from r1mm.errors import BadInput
-from r1mm.evaluate.lmms_samples import check_total, letter_leniently, letter_of, read_samples, without_thoughts
+from r1mm.evaluate.lmms_samples import check_total, letter_leniently, letter_of, read_samples
+from r1mm.evaluate.thoughts import without_thoughts
 
 # Of tests/recipes/test_lmms.py's model: six items as they are, and two outputs of a model taught with other positions.
 RECORDED = Path(__file__).parent / "samples" / "lmms-longvideobench.jsonl"
