@@ -2,8 +2,8 @@
 
 Ten items each, of every kind that the benchmarks have, about pictures of one grey.  Each question is asked of a bright
 picture and of a dark one, or of several in two orders, and the model's answers differ: it has them from the pictures.
-It was taught on the very prompts that lmms-eval is to ask, so that another wording, another order or a lost picture
-gives other answers.
+It was taught on the very prompts that lmms-eval is to ask, MMMU's with thoughts and MathVista's without, so that
+another wording, another order or a lost picture gives other answers.
 """
 
 import io
@@ -35,15 +35,13 @@ _SEVEN = "".join(f"<image {number}>" for number in range(1, 8))
 
 @dataclass(frozen=True)
 class Case:
-    """An item.  `pictures`: b for a bright one, d for a dark; `thought` and `direct`: what the model answers to it,
-    asked to think and for a direct answer; `right`: whether these are."""
+    """An item.  `pictures`: b for a bright one, d for a dark; `says`: the model's answer; `right`: whether it is."""
 
     pictures: str
     question: str
     answer: str
-    thought: str
-    direct: str
-    right: tuple[bool, bool]
+    says: str
+    right: bool
     options: tuple[str, ...] = ()
     form: str = ""
     precision: float | None = None
@@ -55,31 +53,31 @@ _SECOND = {"question": "Is <image 2> brighter than <image 1>?", "options": ("yes
 _WHICH = {"question": "Which is bright?", "options": ("<image 1>", "<image 2>")}
 _LAST = {"question": f"{_SEVEN} What is the last of these?"}
 MMMU = (
-    Case("b", answer="A", thought="A", direct="A", right=(True, True), **_BRIGHT),
-    Case("d", answer="B", thought="B", direct="B.", right=(True, True), **_BRIGHT),
-    Case("db", answer="A", thought="(A)", direct="A", right=(True, True), **_SECOND),
-    Case("bd", answer="C", thought="B", direct="B", right=(False, False), **_SECOND),
-    Case("bd", answer="A", thought="A", direct="A", right=(True, True), **_WHICH),
-    Case("db", answer="B", thought="neither", direct="dark", right=(False, False), **_WHICH),
-    Case("ddddddb", answer="bright", thought="bright", direct="bright", right=(True, True), **_LAST),
-    Case("ddddddd", answer="['dark', 'black']", thought="dark", direct="black", right=(True, True), **_LAST),
-    Case("b", "How bright is <image 1>?", "210", "the level is 210", "210", (True, True)),
-    Case("d", "How bright is <image 1>?", "2000", "the level is 40", "40", (False, False)),
+    Case("b", answer="A", says="A", right=True, **_BRIGHT),
+    Case("d", answer="B", says="B.", right=True, **_BRIGHT),
+    Case("db", answer="A", says="(A)", right=True, **_SECOND),
+    Case("bd", answer="C", says="B", right=False, **_SECOND),
+    Case("bd", answer="A", says="A", right=True, **_WHICH),
+    Case("db", answer="B", says="neither", right=False, **_WHICH),
+    Case("ddddddb", answer="bright", says="bright", right=True, **_LAST),
+    Case("ddddddd", answer="['black', 'dark']", says="dark", right=True, **_LAST),
+    Case("b", "How bright is <image 1>?", "210", "the level is 210", True),
+    Case("d", "How bright is <image 1>?", "2000", "the level is 40", False),
 )
 _SHADE = {"question": "Which shade?", "options": ("dark", "bright", "grey")}
 _COUNT = {"question": "How many dots?", "form": "integer"}
 _FAR = {"question": "How far?", "form": "float", "precision": 1.0, "unit": "m"}
 MATHVISTA = (
-    Case("b", answer="bright", thought="B", direct="B", right=(True, True), **_SHADE),
-    Case("d", answer="dark", thought="dark", direct="A. dark", right=(True, True), **_SHADE),
-    Case("b", "Which fraction?", "8/11", "the fraction 8/11", "8/11", (True, True), ("3/11", "8/11")),
-    Case("d", "Which fraction?", "3/11", "neither", "8/11", (True, False), ("3/11", "8/11")),
-    Case("b", answer="14", thought="14 dots", direct="14", right=(True, True), **_COUNT),
-    Case("d", answer="2", thought="two", direct="2 or 3", right=(True, False), **_COUNT),
-    Case("b", answer="1.2", thought="1.25 m", direct="1.2", right=(True, True), **_FAR),
-    Case("d", answer="0.5", thought="0.4", direct="0.5 m", right=(False, True), **_FAR),
-    Case("b", "How much?", "0.60", "0.60", "0.6", (False, False), form="float", precision=2.0, unit="$"),
-    Case("b", "Which years?", "[2007, 2008]", "[2007,2008]", "2007 and 2008", (True, False), form="list"),
+    Case("b", answer="bright", says="B", right=True, **_SHADE),
+    Case("d", answer="dark", says="A. dark", right=True, **_SHADE),
+    Case("b", "Which fraction?", "8/11", "8/11", True, ("3/11", "8/11")),
+    Case("d", "Which fraction?", "3/11", "3/11 or 8/11", False, ("3/11", "8/11")),
+    Case("b", answer="14", says="14", right=True, **_COUNT),
+    Case("d", answer="2", says="2 or 3", right=False, **_COUNT),
+    Case("b", answer="1.2", says="1.2", right=True, **_FAR),
+    Case("d", answer="0.5", says="0.5 m", right=True, **_FAR),
+    Case("b", "How much?", "0.61", "0.614", True, form="float", precision=2.0, unit="$"),
+    Case("b", "Which years?", "[2007, 2008]", "[2007,2008]", True, form="list"),
 )
 
 
@@ -187,14 +185,10 @@ def thinking(answer: str) -> str:
     return f"<think>\n Before 7 B\n\n Certainly A 3\n</think>\n<answer> {answer}</answer>"
 
 
-def make_picture_checkpoint(folder: Path, steps: int = 1600) -> Path:
-    """Teach the tiny model both ways of answering all items, and save it as our trainers do."""
-    asked = [(case, mmmu_prompts(case)) for case in MMMU] + [(case, mathvista_prompts(case)) for case in MATHVISTA]
-    pairs = [
-        (case.pictures, prompt, answer)
-        for case, (think, direct) in asked
-        for prompt, answer in ((think, thinking(case.thought)), (direct, case.direct))
-    ]
+def make_picture_checkpoint(folder: Path, steps: int = 1000) -> Path:
+    """Teach the tiny model to think about MMMU's items and to answer MathVista's directly, and save it."""
+    pairs = [(case.pictures, mmmu_prompts(case)[0], thinking(case.says)) for case in MMMU]
+    pairs += [(case.pictures, mathvista_prompts(case)[1], case.says) for case in MATHVISTA]
     tokenizer = tokenizer_of(
         {_LETTER, _WORD, _INTEGER, _ONE_PLACE, _TWO_PLACES, _LIST}, [f"{p}{a}" for _, p, a in pairs]
     )
