@@ -87,7 +87,7 @@ def _png(level: int) -> dict[str, Any]:
     return {"bytes": held.getvalue(), "path": None}
 
 
-def _write(path: Path, rows: list[dict[str, Any]], images: tuple[str, ...]) -> Path:
+def write_parquet(path: Path, rows: list[dict[str, Any]], images: tuple[str, ...]) -> Path:
     """A parquet file as the datasets library publishes them: what it says of its features is of another version."""
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     table = pyarrow.Table.from_pylist(rows)
@@ -149,15 +149,15 @@ def write_mmmu(folder: Path) -> list[Path]:
     rows = mmmu_rows()
     images = tuple(f"image_{number}" for number in range(1, 8))
     return [
-        _write(folder / "Art" / "validation-00000-of-00001.parquet", rows[:6], images),
-        _write(folder / "Math" / "validation-00000-of-00001.parquet", rows[6:], images),
+        write_parquet(folder / "Art" / "validation-00000-of-00001.parquet", rows[:6], images),
+        write_parquet(folder / "Math" / "validation-00000-of-00001.parquet", rows[6:], images),
     ]
 
 
 def write_mathvista(folder: Path) -> list[Path]:
     """The items in one file."""
     path = folder / "data" / "testmini-00000-of-00001-725687bf7a18d64b.parquet"
-    return [_write(path, mathvista_rows(), ("decoded_image",))]
+    return [write_parquet(path, mathvista_rows(), ("decoded_image",))]
 
 
 def mmmu_prompts(case: Case) -> tuple[str, str]:
