@@ -181,11 +181,7 @@ def _check_clips(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
                 fail(("prompts", kind), "must have a line break after {question}, as lmms-eval asks", template)
     shown = recipe.evaluation.get("images")
     if shown and shown.value not in ("all", "first"):
-        fail(
-            ("evaluation", "images"),
-            "must be all, or first (of a question's several pictures the first alone)",
-            shown.value,
-        )
+        fail(("evaluation", "images"), "must be all, or first (of a question's pictures the first alone)", shown.value)
     rewards = recipe.rewards.value
     if not rewards or len(set(rewards)) < len(rewards):
         fail(("rewards",), "must name one reward or more, each once", rewards)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from r1mm.errors import BadInput
-from r1mm.evaluate.readings import counts, readings_of
+from r1mm.evaluate.readings import Ask, counts, readings_of
 from r1mm.evaluate.scoring import Output, Scorer, Truth, read_outputs, rescored, score, summary, truth_of
 from r1mm.evaluate.tasks import KnownTask
 from r1mm.rundir import read_jsonl, sha256_file
@@ -133,10 +133,11 @@ def _check_items(path: Path, outputs: Sequence[Output], prompts: list[tuple[str,
             )
 
 
-def score_recorded(path: Path, task: KnownTask, prompts: Path | None = None) -> dict[str, Any]:
+def score_recorded(path: Path, task: KnownTask, prompts: Path | None = None, ask: Ask | None = None) -> dict[str, Any]:
     """What a file of recorded outputs is worth under the rules of `task`: counts, and what was and was not checked.
 
-    `prompts`: the task's prompts file, to hold items, questions and truths against.  Raises BadInput when the file is
+    `prompts`: the task's prompts file, to hold items, questions and truths against.  `ask`: who is asked where no rule
+    finds an answer (`judge_model.py`); what came of it is counted apart.  Raises BadInput when the file is
     of another task, as far as that can be seen.
     """
     recorded = read_recorded(path, task.scorer)
@@ -160,11 +161,14 @@ def score_recorded(path: Path, task: KnownTask, prompts: Path | None = None) -> 
             f"the file's own marks differ on {len(changed)} items ({', '.join(changed[:5])}"
             f"{', ...' if len(changed) > 5 else ''}): they were given by other rules or another version of them"
         )
+    readings = readings_of(task.scorer, outputs, ask=ask)
+    asked = {"read_by_model": sum(reading.forced == "asked" for reading in readings)} if ask is not None else {}
     return {
         "task": task.name,
         "scorer": task.scorer,
         **summary(task.scorer, outputs),
-        **counts(readings_of(task.scorer, outputs)),
+        **counts(readings),
+        **asked,
         "missing": missing,
         "stored_right": sum(mark for _, mark in marks) if marks else None,
         "changed": changed,

@@ -20,8 +20,9 @@ _WORST: tuple[GateState, ...] = ("stops", "unclear", "passes", "not judged")
 CHECK = (
     "check the evaluation prompt to the blank (R1-V says 'First output the thinking process' after one blank when "
     "it counts, and trains without 'First' after two; Open-R1-Video published none), how answers are parsed (the first "
-    "answer tag, none is wrong; of lmms-eval's tasks the first capital letter after the thoughts), the size of the "
-    "images (R1-V evaluates without max_pixels) or number of frames, and the checkpoint's revision and dtype"
+    "answer tag, none is wrong; of LongVideoBench the first capital letter after the thoughts; of MathVista elsewhere "
+    "by a language model), the size of the images (R1-V evaluates without max_pixels), how many a question shows, or "
+    "the number of frames, and the checkpoint's revision and dtype"
 )
 GAIN_IS_OURS = "the gain is judged against this base score, not against the published one"
 

@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from r1mm.ledger import Entry
+from r1mm.recipe import PICTURE_TASKS
 from r1mm.report import figures
 from r1mm.report.figures import Row
 from r1mm.report.form import form_figure, form_words
@@ -231,8 +232,9 @@ def common(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _lmms_splits(inputs: ReportInputs) -> list[str]:
+    """LongVideoBench's, whose marks are lmms-eval's own; those of the tasks about pictures are r1mm's."""
     tasks: Row = (inputs.resolved.get("recipe") or {}).get("tasks") or {}
-    return [split for split, task in tasks.items() if task.get("lmms")]
+    return [split for split, task in tasks.items() if task.get("lmms") and task["lmms"] not in PICTURE_TASKS]
 
 
 def build_report(inputs: ReportInputs) -> str:

@@ -47,7 +47,7 @@ class LenientRow:
 
 
 def lenient_rows(outputs: Mapping[str, Mapping[str, Sequence[Row]]], lmms: Collection[str] = ()) -> list[LenientRow]:
-    """The scores of every condition whose outputs carry the lenient mark; `lmms`: the splits of lmms-eval's tasks."""
+    """The scores of every condition whose outputs carry the lenient mark; `lmms`: the splits that lmms-eval marked."""
     found = []
     for split, by_condition in outputs.items():
         for condition, rows in by_condition.items():

@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from r1mm.verbs.common import AddVerb, print_json
+from r1mm.errors import BadInput
+from r1mm.verbs.common import AddVerb, at_least_one, print_json, say_whom
+
+if TYPE_CHECKING:
+    from r1mm.evaluate.readings import Ask
 
 
 def add(verb: AddVerb) -> None:
@@ -23,13 +27,34 @@ def add(verb: AddVerb) -> None:
         "math: math-verify on the whole output; lenient: also on the answer alone, without its tags.\n"
         "choice: the letter that the answer tag, or an output without one, starts with; lenient: the last letter in\n"
         "the part that answers.\n"
+        "mmmu, mathvista: the benchmark's own comparison, behind rules that read the answer (elsewhere a language\n"
+        "model reads mathvista's); lenient: also a lone letter, the last of several numbers, equal values.\n"
         "parseable: the answer stands where the prompt asks for it, in the task's form; by force: wherever it stands\n"
-        "after the thoughts. Of both, how many are right by letter, option or value.",
+        "after the thoughts. Of both, how many are right by letter, option or value.\n"
+        "--judge-url has a language model read the outputs in which no rule finds an answer, and those alone; what it\n"
+        "reads counts as found by force, and how many these are is said (read_by_model).",
     )
     score.add_argument("task", metavar="TASK", help="name of a task, or recipe/task where recipes differ in it")
     score.add_argument("file", metavar="FILE", type=Path, help="recorded outputs")
     score.add_argument(
         "--prompts", metavar="FILE", type=Path, help="the task's prompts file, to check items, questions and truths"
+    )
+    judge = score.add_argument_group("a model that reads what no rule does (opt-in)")
+    judge.add_argument("--judge-url", metavar="URL", help="an OpenAI-compatible endpoint; most end in /v1")
+    judge.add_argument("--judge-model", metavar="NAME", help="the model, as the endpoint calls it")
+    judge.add_argument(
+        "--judge-records", metavar="FILE", type=Path, help="its answers are kept here; none is asked for twice"
+    )
+    judge.add_argument(
+        "--judge-key-env", metavar="NAME", help="environment variable that holds the key (default: OPENAI_API_KEY)"
+    )
+    judge.add_argument("--judge-key-file", metavar="FILE", type=Path, help="file that holds the key and nothing else")
+    judge.add_argument(
+        "--judge-tokens",
+        metavar="N",
+        type=at_least_one,
+        default=1_000_000,
+        help="the most tokens that all of FILE's answers may take (default 1,000,000)",
     )
 
 
@@ -63,11 +88,36 @@ def _recipes(options: argparse.Namespace) -> int:
     return 0
 
 
+def _judge(options: argparse.Namespace) -> "Ask | None":
+    given = [options.judge_url, options.judge_model, options.judge_records]
+    if not any(given):
+        return None
+    if not all(given):
+        raise BadInput(
+            "a model that reads outputs needs --judge-url, --judge-model and --judge-records; give all three"
+        )
+    from r1mm.endpoint.budget import Budget
+    from r1mm.endpoint.client import Endpoint
+    from r1mm.endpoint.keys import read_key
+    from r1mm.evaluate.judge_model import JudgeModel, ask_model
+
+    endpoint = Endpoint(
+        base_url=options.judge_url,
+        model=options.judge_model,
+        key=read_key(options.judge_key_env, options.judge_key_file),
+        max_tokens=1024,  # a short answer, after the thoughts of a model that thinks
+        temperature=0.0,
+    )
+    say_whom(endpoint)
+    return ask_model(JudgeModel(endpoint, options.judge_records, Budget(tokens=options.judge_tokens)))
+
+
 def _score(options: argparse.Namespace) -> int:
     from r1mm.evaluate.recorded import score_recorded
     from r1mm.evaluate.tasks import find_task
 
-    summary = score_recorded(options.file, find_task(options.task), options.prompts)
+    task = find_task(options.task)
+    summary = score_recorded(options.file, task, options.prompts, _judge(options))
     if options.json:
         print_json(summary)
         return 0
