@@ -121,6 +121,30 @@ def test_checkpoints_of_a_large_model_need_their_room_also_from_a_folder_of_asse
     assert fetched > needed_bytes(job) > 2 * 16 * 8.29e9  # weights, masters and moments of 8.29 billion, two at a time
 
 
+def test_items_of_lmms_evals_tasks_may_stand_in_several_files(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    files = tmp_path / "assets" / "datasets" / "o" / "bench"
+    for subject, rows in (("Math", 2), ("Art", 1)):
+        (files / subject).mkdir(parents=True)
+        path = files / subject / "validation-00000-of-00001.parquet"
+        pyarrow.parquet.write_table(pyarrow.table({"id": [f"{subject}-{i}" for i in range(rows)]}), path)
+    bench = {"kind": "repository", "repo": "o/bench", "file": "*/validation-*.parquet", "files": ["*.parquet"]}
+    for rows in (3, 4):
+        asset = RepositoryAsset.model_validate({**bench, "rows": rows, "licence": "MIT", "source": HERE})
+        job = job_with(tmp_path / f"{rows}", "stop")
+        job = replace(
+            job, resolved=Resolved.model_construct(recipe=job.recipe.model_copy(update={"assets": {"bench": asset}}))
+        )
+        said: list[str] = []
+        fetch_assets(
+            job.recipe, job.stage_folder("assets"), said.append, access_to(tmp_path, local=tmp_path / "assets")
+        )
+        found = lmms_places(job, "bench")["items"]
+        assert [path.parent.name for path in found] == ["Art", "Math"]  # in the order of their names
+        assert ("it has 3 rows, o/bench has 4" in "\n".join(said)) == (rows == 4)
+
+
 def test_clips_of_lmms_evals_tasks_are_unpacked_beside_the_downloads_by_what_is_in_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -443,3 +443,68 @@ def test_a_full_recipe_fine_tunes_on_a_set_it_has(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(BadInput, match="sft.gradient_checkpointing: is for the plan .*sets examples_per_step"):
         load_recipe(path)
+
+
+def of_pictures(folder: Path, task: dict[str, Any], evaluation: dict[str, Any], **more: Any) -> Path:
+    """The counting recipe with a task of lmms-eval about pictures beside its own."""
+    shutil.copytree(RECIPES / "r1v-clevr-2b", folder / "r1v-clevr-2b")
+    path = folder / "r1v-clevr-2b" / "recipe.yaml"
+    content = yaml.safe_load(path.read_text())
+    here = "our choice: of a test"
+    content["assets"]["mmmu"] = {
+        **{"kind": "repository", "repo": "MMMU/MMMU", "file": "*/validation-*.parquet", "rows": 900},
+        **{"files": ["*/validation-*.parquet"], "licence": "MIT", "source": here},
+    }
+    content["tasks"]["mmmu-val"] = {"scorer": "mmmu", "items": "mmmu", "lmms": "mmmu_val", "source": here, **task}
+    pixels = {"min_pixels": setting(3136), "max_pixels": setting(2359296), "dtype": setting("bfloat16")}
+    content["evaluation"] = {
+        key: value for key, value in {**content["evaluation"], **pixels, **evaluation}.items() if value is not None
+    }
+    path.write_text(yaml.safe_dump({**content, **more}, sort_keys=False))
+    return path
+
+
+def test_a_task_about_pictures_may_have_prompts_of_its_own(tmp_path: Path) -> None:
+    prompts = {"direct": setting("{prompt}"), "evaluation": setting("{question}\nThink.")}
+    stock = {
+        **{"description": "the stock prompt, then a request to think", "upstream": "o/r"},
+        "overrides": {"tasks.mmmu-val.prompts.evaluation": setting("{prompt}\nThink.")},
+    }
+    images = {"images": setting("first")}
+    recipe = load_recipe(of_pictures(tmp_path, {"prompts": prompts}, images, options={"stock": stock}))
+    task, other = recipe.tasks["mmmu-val"], recipe.tasks["superclevr-200"]
+    assert task.template("direct", recipe.prompts) == "{prompt}"
+    assert other.template("direct", recipe.prompts) == recipe.prompts.direct.value
+    assert "prompts" not in other.model_dump()  # the digests of runs made before stay what they were
+    changed = resolve(recipe, f"{recipe.default_variant}+stock").recipe.tasks["mmmu-val"]
+    assert changed.template("evaluation", recipe.prompts) == "{prompt}\nThink."
+
+
+@pytest.mark.parametrize(
+    ("task", "evaluation", "words"),
+    [
+        ({"scorer": "choice"}, {}, r"scorer choice is not for lmms mmmu_val; mmmu is for mmmu_val"),
+        ({"lmms": "longvideobench_val_v"}, {}, r"scorer mmmu is not for lmms longvideobench_val_v"),
+        ({"lmms": "mathvista_testmini"}, {}, r"mathvista for mathvista_testmini_format, _cot or _solution"),
+        (
+            {"prompts": {"direct": setting("A"), "evaluation": setting("{question}")}},
+            {},
+            r"template direct 'A' must hold",
+        ),
+        (
+            {
+                **{"lmms": None, "scorer": "math"},
+                "prompts": {"direct": setting("{prompt}"), "evaluation": setting("{prompt}")},
+            },
+            {},
+            r"prompts are for lmms-eval's tasks about pictures",
+        ),
+        ({}, {"max_pixels": None}, r"evaluation: must have max_pixels for lmms-eval's task mmmu-val"),
+        ({}, {"images": setting("two")}, r"evaluation\.images: must be all, or first .*, is 'two'"),
+    ],
+)
+def test_a_task_about_pictures_that_cannot_be_asked(
+    tmp_path: Path, task: dict[str, Any], evaluation: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        load_recipe(of_pictures(tmp_path, task, evaluation))
