@@ -14,13 +14,9 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
-import torch
 from PIL import Image
 
-from r1mm.mini.language import tokenizer_of
-from r1mm.mini.model import build_model, build_processor, save
-from tests.lmms_assets import SIZE, TINY, teach
-
+SIZE = 56
 THINK = "{question}\nThink first.\n"
 DIRECT = "{prompt}"
 _LEVELS = {"b": 210, "d": 40}
@@ -187,6 +183,12 @@ def thinking(answer: str) -> str:
 
 def make_picture_checkpoint(folder: Path, steps: int = 1000) -> Path:
     """Teach the tiny model to think about MMMU's items and to answer MathVista's directly, and save it."""
+    import torch
+
+    from r1mm.mini.language import tokenizer_of
+    from r1mm.mini.model import build_model, build_processor, save
+    from tests.lmms_assets import TINY, teach
+
     pairs = [(case.pictures, mmmu_prompts(case)[0], thinking(case.says)) for case in MMMU]
     pairs += [(case.pictures, mathvista_prompts(case)[1], case.says) for case in MATHVISTA]
     tokenizer = tokenizer_of(
