@@ -217,13 +217,12 @@ def readings(job: Job, outputs: Mapping[str, Mapping[Condition, Any]]) -> dict[s
     """Evaluated outputs by split and condition, each read with its form and by force."""
     from r1mm.evaluate.readings import readings_of
 
-    prompts, tasks = job.recipe.prompts, job.recipe.tasks
     return {
         split: {
             condition: readings_of(
-                tasks[split].scorer,
+                job.recipe.tasks[split].scorer,
                 found,
-                tasks[split].template("direct" if condition == "base-direct" else "evaluation", prompts),
+                job.recipe.template(split, "direct" if condition == "base-direct" else "evaluation"),
             )
             for condition, found in by_condition.items()
         }

@@ -13,8 +13,9 @@ from typing import Any
 
 from r1mm.errors import BadInput
 from r1mm.expected import Expected
-from r1mm.recipe import PICTURE_TASKS, Recipe, resolve
+from r1mm.recipe import Recipe, resolve
 from r1mm.sourced import Setting
+from r1mm.task_parts import PICTURE_TASKS
 from r1mm.training_parts import Training
 from r1mm.yaml_files import Place, line_of, load_file
 

@@ -164,7 +164,7 @@ def _evaluate(
         for condition, kind in conditions.items():
             common: dict[str, Any] = {
                 "model_folder": model_folder,
-                "template": task.template(kind, job.recipe.prompts),
+                "template": job.recipe.template(split, kind),
                 "settings": values(job.recipe.evaluation),
                 "title": f"{condition}, {split}",
                 "device": evaluation_device(job.recipe.miniature),
@@ -272,6 +272,7 @@ PLAN_FILES: dict[Training, str] = {"sft": "plan-sft.json", "grpo": "plan.json"}
 _FLOOR = (
     "sourced.py",
     "asset_kinds.py",
+    "task_parts.py",
     "training_parts.py",
     "recipe.py",
     "libraries.py",

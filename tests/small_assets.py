@@ -14,9 +14,10 @@ from safetensors.numpy import save_file
 from r1mm.asset_kinds import ArchiveAsset, Asset, DatasetAsset, FileAsset, ModelAsset
 from r1mm.data.access import Access, Patience
 from r1mm.data.counting import write_counting
-from r1mm.recipe import Recipe, Task
+from r1mm.recipe import Recipe
 from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.rundir import sha256_file
+from r1mm.task_parts import Task
 
 HERE = "our choice: an asset for tests"
 MODEL, DATA, UPSTREAM, COMMIT = "Owner/Tiny-VL", "owner/counts", "Owner/Code", "c" * 40

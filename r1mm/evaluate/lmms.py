@@ -44,8 +44,9 @@ from r1mm.evaluate.scoring import Output
 from r1mm.manifest import ROOT
 from r1mm.plan.shapes import config_of_folder
 from r1mm.progress import progress_bar
-from r1mm.recipe import PICTURE_TASKS, digest
+from r1mm.recipe import digest
 from r1mm.rundir import explained, make_folder, write_json, write_text
+from r1mm.task_parts import PICTURE_TASKS
 
 VARIABLE = "R1MM_EVALUATOR_PYTHON"
 VERSION = "0.7.3"  # of lmms-eval: what stands above was found in this one

@@ -14,8 +14,8 @@ from r1mm.evaluate.lmms_pictures import read_pictures, write_pictures
 from r1mm.evaluate.lmms_samples import check_total, read_samples
 from r1mm.evaluate.lmms_tasks import BESIDE, LmmsSettings, picture_task, stock_task, task_file, task_text
 from r1mm.evaluate.scoring import Output
-from r1mm.recipe import PICTURE_TASKS
 from r1mm.rundir import write_jsonl, write_text
+from r1mm.task_parts import PICTURE_TASKS
 
 Counter = Callable[[Sequence[str]], list[int]]
 

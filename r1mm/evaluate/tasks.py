@@ -7,8 +7,9 @@ from pathlib import Path
 
 from r1mm.errors import BadInput
 from r1mm.evaluate.scoring import Scorer
-from r1mm.recipe import Recipe, Task
+from r1mm.recipe import Recipe
 from r1mm.recipe_files import all_recipes, load_recipe
+from r1mm.task_parts import Task
 
 _COUNT_IN_NAME = re.compile(r"-(\d+)$")
 

@@ -16,7 +16,6 @@ import jinja2
 from markupsafe import Markup
 
 from r1mm.ledger import Entry
-from r1mm.recipe import PICTURE_TASKS
 from r1mm.report import figures
 from r1mm.report.figures import Row
 from r1mm.report.form import form_figure, form_words
@@ -38,6 +37,7 @@ from r1mm.report.words import (
     span,
     visible,
 )
+from r1mm.task_parts import PICTURE_TASKS
 from r1mm.training_parts import GRPO_DEFAULTS
 
 Outputs = Mapping[str, Mapping[str, Sequence[Row]]]

@@ -472,12 +472,13 @@ def test_a_task_about_pictures_may_have_prompts_of_its_own(tmp_path: Path) -> No
     }
     images = {"images": setting("first")}
     recipe = load_recipe(of_pictures(tmp_path, {"prompts": prompts}, images, options={"stock": stock}))
-    task, other = recipe.tasks["mmmu-val"], recipe.tasks["superclevr-200"]
-    assert task.template("direct", recipe.prompts) == "{prompt}"
-    assert other.template("direct", recipe.prompts) == recipe.prompts.direct.value
-    assert "prompts" not in other.model_dump()  # the digests of runs made before stay what they were
-    changed = resolve(recipe, f"{recipe.default_variant}+stock").recipe.tasks["mmmu-val"]
-    assert changed.template("evaluation", recipe.prompts) == "{prompt}\nThink."
+    assert recipe.template("mmmu-val", "direct") == "{prompt}"
+    assert recipe.template("superclevr-200", "direct") == recipe.prompts.direct.value
+    assert (
+        "prompts" not in recipe.tasks["superclevr-200"].model_dump()
+    )  # the digests of runs made before stay what they were
+    changed = resolve(recipe, f"{recipe.default_variant}+stock").recipe
+    assert changed.template("mmmu-val", "evaluation") == "{prompt}\nThink."
 
 
 @pytest.mark.parametrize(

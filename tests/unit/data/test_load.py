@@ -15,7 +15,8 @@ from r1mm.data.images import decode_image
 from r1mm.data.load import check_rows, check_solution, prompt_rows, read_examples
 from r1mm.data.selection import image_key, split_shards
 from r1mm.errors import BadInput
-from r1mm.recipe import Recipe, Task
+from r1mm.recipe import Recipe
+from r1mm.task_parts import Task
 from r1mm.train.images import decode_once
 from tests.small_assets import DATA, HERE, access_to, make_local, png, recipe_of, write_dataset, write_prompts
 

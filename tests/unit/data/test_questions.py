@@ -13,10 +13,11 @@ from r1mm.cli import main
 from r1mm.data.assets import fetch_assets, load_task, load_train
 from r1mm.data.questions import Annotation, match_clips, question_of, read_questions
 from r1mm.errors import BadInput
-from r1mm.recipe import Recipe, Task
+from r1mm.recipe import Recipe
 from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.rundir import read_jsonl, write_text
 from r1mm.sourced import Setting
+from r1mm.task_parts import Task
 from tests.loopback import Answer, Asked, serving
 from tests.small_assets import access_to
 

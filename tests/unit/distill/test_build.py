@@ -22,8 +22,8 @@ from r1mm.distill.build import ValidationSource, build_dataset, write_split
 from r1mm.distill.questions import COUNT_ALL
 from r1mm.distill.rows import features_of, thinking_of, train_rows
 from r1mm.errors import BadInput
-from r1mm.recipe import Task
 from r1mm.rundir import read_jsonl, sha256_file, stamp
+from r1mm.task_parts import Task
 from tests.small_assets import HERE, access_to, make_local, recipe_of
 from tests.unit.distill.clevr_files import LICENCE, write_lines, write_scenes
 
