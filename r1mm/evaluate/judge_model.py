@@ -1,23 +1,21 @@
 """A language model behind an endpoint that says what an output answers, where no rule finds an answer.
 
-Opt-in (`r1mm score --judge-url`), and only for those outputs: what rules read is not asked again, so that every other
+Opt-in (`r1mm score --judge`), and only for those outputs: what rules read is not asked again, so that every other
 mark is the same for everybody.  The model reads; it is told neither the truth nor to solve the question, and what it
 reads is judged by the same rules as any answer.  Its answers are kept, and each is asked for once: scored again with
 the same records, a file gets the same marks, without the model.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from r1mm.endpoint.ask import Request, Summary, ask_all
-from r1mm.endpoint.budget import Budget
-from r1mm.endpoint.client import Endpoint, Message
-from r1mm.endpoint.records import Records, content_key
+from r1mm.endpoint.ask import Request, Summary
+from r1mm.endpoint.attached import Message
+from r1mm.endpoint.client import Endpoint
+from r1mm.endpoint.records import content_key
 from r1mm.errors import StageFailed
 from r1mm.evaluate.readings import Ask, Unread
 from r1mm.evaluate.thoughts import never_ends_thinking, without_thoughts
-from r1mm.processes import run_in_order
 from r1mm.rundir import read_jsonl
 
 NO_ANSWER = "NONE"
@@ -37,16 +35,6 @@ TEXT
 FINAL ANSWER"""
 
 
-@dataclass(frozen=True)
-class JudgeModel:
-    """A model that is asked, where its answers are kept, and the most tokens that all of these may take."""
-
-    endpoint: Endpoint
-    records: Path
-    budget: Budget
-    concurrency: int = 10
-
-
 def messages_for(unread: Unread) -> list[Message]:
     """What the model is asked of one output."""
     text = _TASK.format(question=unread.question, completion=unread.completion)
@@ -61,38 +49,27 @@ def said(reply: str) -> str | None:
     return None if not text or text.rstrip(".").upper() == NO_ANSWER else text
 
 
-def ask_model(judge: JudgeModel) -> Ask:
-    """The reader that `readings_of` asks: what the model reads out of outputs, by item.
+def ask_model(endpoint: Endpoint, records: Path, ask_all: Callable[[Sequence[Request]], Summary]) -> Ask:
+    """The reader that `readings_of` asks: what the model behind `endpoint` reads out of outputs, by item.
 
-    Items without an answer are left out: the model found none, or what it wrote was cut, or could not be had (these are
-    dead letters beside the records).  Raises StageFailed where the budget is used up, or the server does not answer,
-    and BadInput for an endpoint that cannot be used; what was answered is kept.
+    `ask_all` asks all requests that `records` has no answer to, and keeps the answers there under the name ANSWER,
+    within its limits.  Items without an answer are left out: the model found none, or what it wrote was cut, or could
+    not be had (these are dead letters beside the records).  Raises StageFailed where the limit is reached; what was
+    answered is kept.
     """
 
     def ask(unread: Sequence[Unread]) -> Mapping[str, str]:
         requests = {one.item: Request(messages_for(one), {"item": one.item}) for one in unread}
         if not requests:
             return {}
-        with Records(judge.records) as records:
-
-            async def all_of_them() -> Summary:
-                return await ask_all(
-                    judge.endpoint,
-                    requests.values(),
-                    records,
-                    concurrency=judge.concurrency,
-                    budget=judge.budget,
-                    answer=ANSWER,
-                    total=len(requests),
-                    title="outputs that no rule reads",
-                )
-
-            summary = run_in_order(all_of_them())
+        summary = ask_all(list(requests.values()))
         if summary.stopped:
             raise StageFailed(summary.stopped)
-        kept = {row["key"]: row[ANSWER] for row in read_jsonl(judge.records)} if judge.records.exists() else {}
-        model, sampling = judge.endpoint.model, judge.endpoint.sampling
-        replies = {item: kept.get(content_key(model, request.messages, sampling)) for item, request in requests.items()}
+        kept = {row["key"]: row[ANSWER] for row in read_jsonl(records)} if records.exists() else {}
+        replies = {
+            item: kept.get(content_key(endpoint.model, request.messages, endpoint.sampling))
+            for item, request in requests.items()
+        }
         answers = {item: said(reply) for item, reply in replies.items() if reply is not None}
         return {item: answer for item, answer in answers.items() if answer is not None}
 

@@ -44,7 +44,7 @@ class Asked(NamedTuple):
 
 
 def endpoint_options(
-    made: argparse.ArgumentParser,
+    made: "argparse.ArgumentParser | argparse._ArgumentGroup",
     *,
     max_tokens: int,
     temperature: float | None,

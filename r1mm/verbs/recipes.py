@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1mm.errors import BadInput
-from r1mm.verbs.common import AddVerb, at_least_one, print_json, say_whom
+from r1mm.verbs.asking import ask_by_options, endpoint_of_options, endpoint_options
+from r1mm.verbs.common import AddVerb, print_json
 
 if TYPE_CHECKING:
     from r1mm.evaluate.readings import Ask
@@ -31,7 +32,7 @@ def add(verb: AddVerb) -> None:
         "model reads mathvista's); lenient: also a lone letter, the last of several numbers, equal values.\n"
         "parseable: the answer stands where the prompt asks for it, in the task's form; by force: wherever it stands\n"
         "after the thoughts. Of both, how many are right by letter, option or value.\n"
-        "--judge-url has a language model read the outputs in which no rule finds an answer, and those alone; what it\n"
+        "--judge has a language model read the outputs in which no rule finds an answer, and those alone; what it\n"
         "reads counts as found by force, and how many these are is said (read_by_model).",
     )
     score.add_argument("task", metavar="TASK", help="name of a task, or recipe/task where recipes differ in it")
@@ -39,23 +40,14 @@ def add(verb: AddVerb) -> None:
     score.add_argument(
         "--prompts", metavar="FILE", type=Path, help="the task's prompts file, to check items, questions and truths"
     )
-    judge = score.add_argument_group("a model that reads what no rule does (opt-in)")
-    judge.add_argument("--judge-url", metavar="URL", help="an OpenAI-compatible endpoint; most end in /v1")
-    judge.add_argument("--judge-model", metavar="NAME", help="the model, as the endpoint calls it")
+    judge = score.add_argument_group("a model that reads what no rule does (opt-in: with --judge)")
     judge.add_argument(
-        "--judge-records", metavar="FILE", type=Path, help="its answers are kept here; none is asked for twice"
+        "--judge",
+        metavar="JUDGED",
+        type=Path,
+        help="ask the model of --base-url and --model; its answers are kept in JUDGED, and none is asked for twice",
     )
-    judge.add_argument(
-        "--judge-key-env", metavar="NAME", help="environment variable that holds the key (default: OPENAI_API_KEY)"
-    )
-    judge.add_argument("--judge-key-file", metavar="FILE", type=Path, help="file that holds the key and nothing else")
-    judge.add_argument(
-        "--judge-tokens",
-        metavar="N",
-        type=at_least_one,
-        default=1_000_000,
-        help="the most tokens that all of FILE's answers may take (default 1,000,000)",
-    )
+    endpoint_options(judge, max_tokens=1024, temperature=0.0, required=False, whose="JUDGED")
 
 
 def _recipes(options: argparse.Namespace) -> int:
@@ -89,27 +81,22 @@ def _recipes(options: argparse.Namespace) -> int:
 
 
 def _judge(options: argparse.Namespace) -> "Ask | None":
-    given = [options.judge_url, options.judge_model, options.judge_records]
-    if not any(given):
+    if options.judge is None:
+        if options.base_url or options.model:
+            raise BadInput("--base-url and --model are for a model that reads outputs; say --judge JUDGED too")
         return None
-    if not all(given):
+    if not (options.base_url and options.model and (options.budget or options.budget_tokens)):
         raise BadInput(
-            "a model that reads outputs needs --judge-url, --judge-model and --judge-records; give all three"
+            "--judge needs --base-url, --model and a limit, --budget-tokens N or --budget MONEY with prices; give these"
         )
-    from r1mm.endpoint.budget import Budget
-    from r1mm.endpoint.client import Endpoint
-    from r1mm.endpoint.keys import read_key
-    from r1mm.evaluate.judge_model import JudgeModel, ask_model
+    from r1mm.evaluate.judge_model import ANSWER, ask_model
 
-    endpoint = Endpoint(
-        base_url=options.judge_url,
-        model=options.judge_model,
-        key=read_key(options.judge_key_env, options.judge_key_file),
-        max_tokens=1024,  # a short answer, after the thoughts of a model that thinks
-        temperature=0.0,
+    endpoint = endpoint_of_options(options)
+    return ask_model(
+        endpoint,
+        options.judge,
+        lambda requests: ask_by_options(options, endpoint, requests, len(requests), options.judge, ANSWER).summary,
     )
-    say_whom(endpoint)
-    return ask_model(JudgeModel(endpoint, options.judge_records, Budget(tokens=options.judge_tokens)))
 
 
 def _score(options: argparse.Namespace) -> int:

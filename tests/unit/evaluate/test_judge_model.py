@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,11 +10,11 @@ from r1mm.cli import main
 from r1mm.endpoint.budget import Budget
 from r1mm.errors import StageFailed
 from r1mm.evaluate.asked import Asked
-from r1mm.evaluate.judge_model import JudgeModel, ask_model, said
-from r1mm.evaluate.readings import readings_of
+from r1mm.evaluate.judge_model import ANSWER, ask_model, said
+from r1mm.evaluate.readings import Ask, readings_of
 from r1mm.evaluate.scoring import Output, score
 from r1mm.rundir import write_jsonl
-from tests.asking import endpoint, lines
+from tests.asking import ask, endpoint, lines
 from tests.chat_server import MODEL, chatting, completion
 from tests.loopback import Answer
 
@@ -35,6 +36,12 @@ def outputs() -> list[Output]:
     ]
 
 
+def asking(address: str, path: Path, tokens: int, **changes: Any) -> Ask:
+    where = endpoint(address, temperature=0.0, **changes)
+    limits = {"budget": Budget(tokens=tokens), "answer": ANSWER}
+    return ask_model(where, path, lambda requests: ask(where, requests, path, **limits))
+
+
 def reply(prompt: str, _: int) -> Answer | None:
     item = next(item for item in REPLIES if TEXTS[item] in prompt)
     return completion(prompt, content=REPLIES[item], usage={"prompt_tokens": 800, "completion_tokens": 64})
@@ -42,9 +49,9 @@ def reply(prompt: str, _: int) -> Answer | None:
 
 def test_what_no_rule_reads_is_asked_once_and_judged_like_any_answer(tmp_path: Path) -> None:
     with chatting(reply) as chat:
-        judge = JudgeModel(endpoint(chat.address), tmp_path / "read.jsonl", Budget(tokens=100_000))
-        readings = readings_of("mathvista", outputs(), ask=ask_model(judge))
-        again = readings_of("mathvista", outputs(), ask=ask_model(judge))
+        judge = asking(chat.address, tmp_path / "read.jsonl", 100_000)
+        readings = readings_of("mathvista", outputs(), ask=judge)
+        again = readings_of("mathvista", outputs(), ask=judge)
     assert again == readings
     assert [reading.forced for reading in readings] == ["bare", "asked", "asked", None]
     assert [reading.forced_right for reading in readings] == [True, True, False, False]
@@ -56,9 +63,9 @@ def test_what_no_rule_reads_is_asked_once_and_judged_like_any_answer(tmp_path: P
 
 def test_it_stops_at_its_budget_and_keeps_what_it_has(tmp_path: Path) -> None:
     with chatting(reply) as chat:
-        one = JudgeModel(endpoint(chat.address, max_tokens=64), tmp_path / "read.jsonl", Budget(tokens=2000))
+        judge = asking(chat.address, tmp_path / "read.jsonl", 2000, max_tokens=64)
         with pytest.raises(StageFailed, match=r"the budget of 2,000 tokens leaves no room"):
-            readings_of("mathvista", outputs(), ask=ask_model(one))
+            readings_of("mathvista", outputs(), ask=judge)
     assert 1 <= len(lines(tmp_path / "read.jsonl")) < 3
 
 
@@ -76,11 +83,13 @@ def test_score_says_how_many_a_model_read(tmp_path: Path, capsys: pytest.Capture
     path = write_jsonl(tmp_path / "outputs.jsonl", (output.model_dump() for output in recorded))
     command = ["score", "superclevr-200", str(path), "--json"]
     with chatting(lambda prompt, _: completion(prompt, content="3")) as chat:
-        judge = ["--judge-url", chat.address, "--judge-model", MODEL, "--judge-records", str(tmp_path / "read.jsonl")]
-        assert main([*command, *judge]) == 0
+        judge = ["--judge", str(tmp_path / "read.jsonl"), "--base-url", chat.address, "--model", MODEL]
+        assert main([*command, *judge, "--budget-tokens", "100000"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["right"], found["found_by_force"], found["right_by_force"], found["read_by_model"]) == (1, 2, 2, 1)
     assert main(command) == 0
     assert "read_by_model" not in json.loads(capsys.readouterr().out)
-    assert main([*command, "--judge-url", "http://127.0.0.1:1/v1"]) == 2
-    assert "needs --judge-url, --judge-model and --judge-records" in capsys.readouterr().err
+    assert main([*command, *judge]) == 2
+    assert "--judge needs --base-url, --model and a limit" in capsys.readouterr().err
+    assert main([*command, *judge[2:]]) == 2
+    assert "say --judge JUDGED too" in capsys.readouterr().err
