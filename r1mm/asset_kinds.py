@@ -1,10 +1,10 @@
 """The kinds of assets that a full recipe can name: what is fetched, from where, at which revision."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from r1mm.sourced import Source, Strict
+from r1mm.sourced import Source, Sparse, Strict
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}$")]  # of the hub: shorter than 40 only where no more is known
@@ -21,14 +21,21 @@ class ModelAsset(Strict):
     source: Source
 
 
-class DatasetAsset(Strict):
-    """A dataset on the hub: the parquet files of its `split`, with columns image, problem, solution."""
+class DatasetAsset(Sparse):
+    """A dataset on the hub: the parquet files of its `split`, with columns image, problem, solution.
+
+    A solution has its answer in a tag; where rows without are to be kept (`untagged`), theirs stands as a whole for the
+    answer, as upstream's reward takes it.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"untagged"})
 
     kind: Literal["dataset"]
     repo: str
     revision: Revision
     split: str = "train"
     rows: Annotated[int, Field(gt=0)] | None = None
+    untagged: Literal["keep"] | None = None
     licence: str
     source: Source
 

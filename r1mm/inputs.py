@@ -15,6 +15,7 @@ from r1mm.plan import Plan, make_plan
 from r1mm.plan.shapes import config_of_folder, config_of_repo
 from r1mm.recipe import BASE_MODEL, TRAIN_SET, Condition, digest
 from r1mm.rundir import write_json
+from r1mm.sourced import values
 from r1mm.training_parts import TRAININGS, Training
 
 SKIPPED_FILE = "undecodable.json"  # of the assets stage: training clips that are left out, and why
@@ -117,6 +118,22 @@ def look_through_clips(job: Job) -> None:
     lost = [item for item in rows["item"] if item not in kept]
     write_json(folder / SKIPPED_FILE, [{"item": i, "why": why} for i, why in zip(lost, reasons, strict=True)])
     print(f"{len(lost)} of {len(rows)} clips do not decode and are skipped: {folder / SKIPPED_FILE}", file=sys.stderr)
+
+
+def look_through_prompts(job: Job) -> None:
+    """BadInput, before hours of evaluation, for prompts and solutions of the training set that a recipe refuses.
+
+    Training looks again, for variants share their assets and not their prompts and rewards.
+    """
+    if job.recipe.over_long is None or job.recipe.over_long.value != "refuse" or "grpo" not in job.recipe.stages:
+        return
+    from r1mm.processor import load_processor
+    from r1mm.train.prompt_length import keep_within_limit
+    from r1mm.train.rewards import check_solutions
+
+    processor, rows = load_processor(base_model(job), limits=values(job.recipe.processor)), training_set(job)
+    keep_within_limit(rows, job.recipe, processor, job.stage_folder("assets"))
+    check_solutions(job.recipe, rows["solution"], rows["problem"])
 
 
 def task_set(job: Job, split: str) -> Any:

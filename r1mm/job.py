@@ -37,7 +37,7 @@ class Job:
     """One recipe, variant and seed, below a folder of runs.
 
     Stages that do not depend on the variant lie in folders that all variants share: `assets` (the pinned data) and
-    `base-seed<j>` (the warm-started base model and its evaluation).
+    `base-seed<j>` (the warm-started base model and its evaluation, by all that ask it the same way).
     """
 
     recipe_folder: Path
@@ -60,11 +60,16 @@ class Job:
         if home == "assets":
             return top / "assets"
         if home == "base":
-            # An option may change how the base model is asked, so that it has a base evaluation of its own.
-            _, plus, options = self.resolved.variant.partition("+")
-            return top / f"base-seed{self.base_seed}{plus}{options}"
+            # Whoever changes how the base model is asked has a base evaluation of its own; an option may.
+            reading, plus, options = self.resolved.variant.partition("+")
+            own = f"-{reading}" if self._asks_its_own_way(reading) else ""
+            return top / f"base-seed{self.base_seed}{own}{plus}{options}"
         suffix = "" if self.base_seed == default_base_seed(self.recipe) else f"-base{self.base_seed}"
         return top / f"{self.resolved.variant}-seed{self.seed}{suffix}"
+
+    def _asks_its_own_way(self, reading: str) -> bool:
+        overridden = self.recipe.variants[reading].overrides
+        return any(path.partition(".")[0] in ("prompts", "evaluation", "tasks") for path in overridden)
 
     def stage_folder(self, stage: str) -> Path:
         """Where one stage leaves its files."""

@@ -20,20 +20,24 @@ def load_processor(folder: Path, *, clips: bool = False, limits: Mapping[str, in
     Images are resized by Pillow, as upstream's were: of those recorded from upstream's code (`r1mm fidelity`) every
     pixel is the same to the bit.  transformers 5 resizes by torchvision unless told otherwise, and of a 480 x 320
     picture some per cent of the values then differ, by up to 2 of 255.  `clips`: it takes clips where images are given.
-    `limits` on an image, in pixels: min_pixels, max_pixels.
+    `limits` on an image in pixels, min_pixels and max_pixels, in place of the checkpoint's.
     """
     processor = AutoProcessor.from_pretrained(folder, padding_side="left", trust_remote_code=False)
     processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    if limits:
+        edges = {_EDGES[name]: pixels for name, pixels in limits.items()}
+        processor.image_processor.size = dict(processor.image_processor.size) | edges
     if clips:
         clips_as_images(processor)
-    edges = {_EDGES[name]: pixels for name, pixels in (limits or {}).items()}
-    processor.image_processor.size = dict(processor.image_processor.size) | edges
     return processor
 
 
-def prompt_text(processor: Any, prompt: str, *, shown: bool = True) -> str:
-    """What the model is given to read: `prompt` in one user turn, after a placeholder for what is shown with it."""
-    turns = conversation(prompt, shown=shown)
+def prompt_text(processor: Any, prompt: str, *, shown: bool = True, system: str | None = None) -> str:
+    """What the model is given to read: `prompt` in one user turn, after a placeholder for what is shown with it.
+
+    `system`: the text of the turn before it; the chat template's own without.
+    """
+    turns = conversation(prompt, shown=shown, system=system)
     text: str = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     return text
 
@@ -44,7 +48,13 @@ def image_tokens(processor: Any, width: int, height: int) -> int:
     return patches // int(processor.image_processor.merge_size) ** 2
 
 
-def prompt_lengths(processor: Any, prompts: Iterable[str], sizes: Iterable[tuple[int, int]] | None = None) -> list[int]:
+def prompt_lengths(
+    processor: Any,
+    prompts: Iterable[str],
+    sizes: Iterable[tuple[int, int]] | None = None,
+    *,
+    system: str | None = None,
+) -> list[int]:
     """Tokens of each prompt with its image's, no pixels made; `sizes` are the images' (width, height) in pixels.
 
     Without `sizes` the text's alone, its placeholder not counted.  Equal prompts and equal sizes are worked out once:
@@ -53,7 +63,7 @@ def prompt_lengths(processor: Any, prompts: Iterable[str], sizes: Iterable[tuple
 
     @functools.cache
     def text_tokens(prompt: str) -> int:
-        return len(processor.tokenizer(prompt_text(processor, prompt))["input_ids"])
+        return len(processor.tokenizer(prompt_text(processor, prompt, system=system))["input_ids"])
 
     of_image = functools.cache(functools.partial(image_tokens, processor))
     # The text holds one placeholder, which the image's tokens take the place of.

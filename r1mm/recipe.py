@@ -6,13 +6,13 @@ Every setting is a pair of `value` and `source`, so that no number is without it
 import difflib
 import hashlib
 import json
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from r1mm.asset_kinds import Asset
 from r1mm.errors import BadInput
-from r1mm.sourced import Setting, Source, Strict
+from r1mm.sourced import Setting, Source, Sparse, Strict
 from r1mm.task_parts import CONDITIONS as CONDITIONS  # of a recipe as much as of its tasks
 from r1mm.task_parts import Condition as Condition
 from r1mm.task_parts import Task
@@ -76,12 +76,19 @@ class FilmSet(Strict):
         return self
 
 
-class Prompts(Strict):
-    """Templates with one `{question}` field each, kept to the blank as upstream has them.  `train` is GRPO's."""
+class Prompts(Sparse):
+    """Templates with one `{question}` field each, kept to the blank as upstream has them.  `train` is GRPO's.
+
+    `system`: the system turn before `train` and `evaluation`; `direct` never has it.  Without it, or where its value is
+    null, the chat template's own stands there.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"system"})
 
     train: Setting[str] | None = None
     evaluation: Setting[str]
     direct: Setting[str]
+    system: Setting[str | None] | None = None
 
     @model_validator(mode="after")
     def _has_field(self) -> "Prompts":
@@ -89,18 +96,34 @@ class Prompts(Strict):
             once(name, getattr(self, name), "question")
         return self
 
+    @property
+    def system_turn(self) -> str | None:
+        """The text of the system turn; None for the chat template's own."""
+        return self.system.value if self.system else None
 
-FormatMatch = Literal["prefix", "start", "full", "bare"]  # what each means: train/rewards.py, matches_format
+
+# What each means: train/rewards.py, matches_format.
+FormatMatch = Literal["prefix", "line", "start", "full", "bare"]
 
 
-class Factors(Strict):
+class Factors(Sparse):
     """What differs between upstream's code eras, one factor each; `bare` demands an answer without thoughts.
 
     `images_in_logprobs`: whose passes see images or clips; `policy`: the policy's do and the reference's do not.
+    `logprobs_temperature`: what logits are divided by in both passes; without it TRL divides by `train.temperature`,
+    at which completions are sampled.
     """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"logprobs_temperature"})
 
     format_match: Setting[FormatMatch]
     images_in_logprobs: Setting[Literal["none", "policy", "both"]]
+    logprobs_temperature: Setting[Annotated[float, Field(gt=0)]] | None = None
+
+    @property
+    def scored_at(self) -> float | None:
+        """The temperature of log-probs; None for that of the sampling."""
+        return self.logprobs_temperature.value if self.logprobs_temperature else None
 
 
 # What a completion earns: the right answer, by upstream's reading of the whole (accuracy), by the letter of an option,
@@ -124,8 +147,10 @@ class Grpo(NamedTuple):
     template: str
 
 
-class Recipe(Strict):
+class Recipe(Sparse):
     """A published result to reproduce, or its miniature."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"over_long"})
 
     name: str
     family: str
@@ -161,6 +186,8 @@ class Recipe(Strict):
     hardware: Setting[str] | None = None
     processor: dict[str, Setting[int]] = Field(default={})
     max_prompt_length: Setting[int] | None = None
+    # What becomes of a training item whose prompt is longer; it is never cut.  Without it: refuse.
+    over_long: Setting[Literal["refuse", "drop"]] | None = None
     schedule_steps: Setting[int] | None = None
     weights_dtype: Setting[WeightsDtype] | None = None
     sharding: Setting[Sharding] | None = None
@@ -181,7 +208,7 @@ class Recipe(Strict):
 
     def template(self, task: str, kind: Literal["evaluation", "direct"]) -> str:
         """What a task's questions are asked with: its own prompt, else the recipe's."""
-        text: str = getattr(self.tasks[task].prompts or self.prompts, kind).value
+        text: str = (getattr(self.tasks[task].prompts, kind, None) or getattr(self.prompts, kind)).value
         return text
 
     @property
@@ -197,11 +224,27 @@ class Recipe(Strict):
         }
         if any(isinstance(made, FilmSet) != bool(self.clips) for made in self.scenes.values()):
             raise ValueError("scenes are films where `clips` says how they are read, and pictures where it does not")
+        if self.over_long is not None and (self.miniature or self.clips or "grpo" not in self.stages):
+            raise ValueError(
+                "over_long is for GRPO of a full recipe of images; clips are bounded by `clips`, miniatures small"
+            )
+        if self.miniature and self.prompts.system is not None:
+            raise ValueError("prompts.system is not for a miniature, whose tiny model is taught no system turn")
         for size, keys in of_size.items():
             for key in keys:
                 if bool(getattr(self, key)) != (size == self.size):
                     fault = "is missing from" if size == self.size else "is not for"
                     raise ValueError(f"{key} {fault} a {self.size} recipe")
+        return self
+
+    @model_validator(mode="after")
+    def _one_temperature(self) -> "Recipe":
+        sampled = self.train["temperature"].value if "temperature" in self.train else 1.0
+        if sampled != 1.0 and self.factors and self.factors.logprobs_temperature is None:
+            raise ValueError(
+                f"train.temperature is {sampled}, by which TRL divides the logits of log-probs too and upstream's "
+                "trainers did not; say which it is: factors.logprobs_temperature"
+            )
         return self
 
     @model_validator(mode="after")
@@ -294,9 +337,9 @@ class Recipe(Strict):
         return Recipe.model_validate, (self.model_dump(),)
 
     def sections(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """The named top-level parts as plain JSON values, for hashing into a stage's inputs."""
+        """The named top-level parts as plain JSON values, for hashing into a stage's inputs; see `Sparse`."""
         whole = self.model_dump(mode="json")
-        return {name: whole[name] for name in names}
+        return {name: whole[name] for name in names if name in whole}
 
 
 class Resolved(Strict):

@@ -13,6 +13,7 @@ from r1mm.inputs import (
     generations,
     lmms_places,
     look_through_clips,
+    look_through_prompts,
     made_set,
     plan_of,
     readings,
@@ -108,6 +109,7 @@ def make_assets(job: Job) -> dict[str, FileStamp]:
         fetch_assets(job.recipe, folder, lambda text: print(text, file=sys.stderr, flush=True))
         check_processor(base_model(job))
         look_through_clips(job)
+        look_through_prompts(job)
     return files_below(folder, job.folder("assets"))
 
 
@@ -167,6 +169,7 @@ def _evaluate(
                 "template": job.recipe.template(split, kind),
                 "settings": values(job.recipe.evaluation),
                 "title": f"{condition}, {split}",
+                "system": None if condition == "base-direct" else job.recipe.prompts.system_turn,
                 "device": evaluation_device(job.recipe.miniature),
             }
             if task.lmms:
@@ -214,8 +217,9 @@ def judge_base(job: Job) -> dict[str, FileStamp]:
     base = {split: read_outputs(files["base-think"]) for split, files in generations(job).items()}
     recorded = {split: by["base-think"] for split, by in recorded_outputs(job).items() if "base-think" in by}
     # An option that leaves the question as it is leaves what was published of the base model as it is.
-    own_prompt = "prompts.evaluation" in job.resolved.overridden
-    asked_as = job.resolved.variant if own_prompt else job.resolved.variant.partition("+")[0]
+    reading, *options = job.resolved.variant.split("+")
+    own_prompt = any({"prompts.evaluation", "prompts.system"} & {*job.recipe.options[o].overrides} for o in options)
+    asked_as = job.resolved.variant if own_prompt else reading
     gate = base_gate(job.expected, asked_as, base, recorded=recorded, why_not=why_not_comparable(job))
     return {
         GATE_FILE: stamp(write_json(root / GATE_FILE, gate.model_dump(mode="json"))),
@@ -318,7 +322,7 @@ STAGE_TABLE: dict[str, Stage] = {
         (
             *("train", "factors", "prompts", "prompts_per_step", "devices", "threads", "processor"),
             *("max_prompt_length", "schedule_steps", "weights_dtype", "sharding", "grouped_images"),
-            *("clips", "rewards"),
+            *("clips", "rewards", "over_long"),
         ),
         (*_FLOOR, "answers", "training_stages.py", "plan", "train", "mini/language.py"),
         train_by_rewards,

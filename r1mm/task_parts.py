@@ -19,16 +19,19 @@ PICTURE_TASKS: dict[str, Literal["mmmu", "mathvista"]] = {
 
 
 class TaskPrompts(Strict):
-    """Prompts of a task about pictures.  `{question}`: the question with its options; `{prompt}`: lmms-eval's whole."""
+    """Prompts of a task about pictures, where they are not the recipe's.
 
-    evaluation: Setting[str]
-    direct: Setting[str]
+    `{question}`: the question with its options; `{prompt}`: lmms-eval's whole.
+    """
+
+    evaluation: Setting[str] | None = None
+    direct: Setting[str] | None = None
 
     @model_validator(mode="after")
     def _has_field(self) -> "TaskPrompts":
-        for name in ("evaluation", "direct"):
-            text = getattr(self, name).value
-            if text.count("{question}") + text.count("{prompt}") != 1:
+        for name, setting in (("evaluation", self.evaluation), ("direct", self.direct)):
+            text = setting.value if setting else None
+            if text is not None and text.count("{question}") + text.count("{prompt}") != 1:
                 raise ValueError(f"template {name} {text!r} must hold one of {{question}} and {{prompt}}, once")
         return self
 

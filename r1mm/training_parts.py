@@ -20,8 +20,8 @@ PARTS: dict[Training, tuple[str, ...]] = {
         *("max_prompt_length", "schedule_steps", "weights_dtype", "sharding"),
     ),
 }
-# Of GRPO too, but with a value where a recipe says nothing.
-GRPO_DEFAULTS = ("rewards", "grouped_images")
+# Of GRPO too, but not missed where a recipe says nothing.
+GRPO_DEFAULTS = ("rewards", "grouped_images", "over_long")
 OF_FULL = ("sft_layout", "max_prompt_length", "schedule_steps", "weights_dtype", "sharding")
 Sharding = Literal["ddp", "zero-2", "zero-3"]
 WeightsDtype = Literal["float32", "bfloat16"]

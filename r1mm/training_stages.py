@@ -64,7 +64,12 @@ def _fine_tune_here(job: Job, layout: Layout | None) -> None:
 
 def train_by_rewards(job: Job) -> dict[str, FileStamp]:
     """GRPO from the base model, or from the fine-tuned one where the run has that."""
-    return _in_processes(job, "grpo", _train_here)
+    from r1mm.train.prompt_length import OVER_LONG_FILE
+
+    written, dropped = _in_processes(job, "grpo", _train_here), job.stage_folder("grpo") / OVER_LONG_FILE
+    if dropped.is_file():
+        written[str(dropped.relative_to(job.folder("run")))] = stamp(dropped)
+    return written
 
 
 def _train_here(job: Job, layout: Layout | None) -> None:

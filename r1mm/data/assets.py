@@ -25,7 +25,7 @@ from r1mm.data.checkpoint import check_checkpoint
 from r1mm.data.clip_sets import wanted_clips
 from r1mm.data.download import download
 from r1mm.data.listed import count_rows
-from r1mm.data.load import check_images, check_rows, check_solution, load_task, load_train, prompt_rows
+from r1mm.data.load import check_images, check_rows, check_solution, check_text, load_task, load_train, prompt_rows
 from r1mm.data.local import Found, local_archive, local_dataset, local_file, local_model, local_repository
 from r1mm.data.pointers import (
     ASSET_FILE,
@@ -168,7 +168,8 @@ def _check_listed(asset: DatasetAsset | ClipsAsset | RepositoryAsset, found: Fou
     if isinstance(asset, ClipsAsset):
         return _check_questions(found.files[asset.file])
     if isinstance(asset, DatasetAsset):
-        return check_rows(list(found.files.values()), f"dataset {asset.repo}")
+        check = check_text if asset.untagged else check_solution
+        return check_rows(list(found.files.values()), f"dataset {asset.repo}", check)
     if not asset.file:
         return None
     listing = matching_files(found.files, [asset.file], f"dataset {origin_of(asset)}")

@@ -40,6 +40,12 @@ def check_solution(solution: str, where: str) -> None:
         )
 
 
+def check_text(solution: str, where: str) -> None:
+    """Raise BadInput when a solution holds nothing."""
+    if not solution.strip():
+        raise BadInput(f"{where} has no solution; correct the dataset")
+
+
 def _check_columns(schema: pa.Schema, what: str, columns: Sequence[str] = COLUMNS) -> None:
     missing = [name for name in columns if name not in schema.names]
     if missing:

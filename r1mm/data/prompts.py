@@ -16,10 +16,14 @@ QUESTIONS = {
 THOUGHT_THEN_ANSWER = r"<think>.*?</think>\s*<answer>.*?</answer>"
 
 
-def conversation(text: str, *, shown: bool = True) -> list[dict[str, Any]]:
+def conversation(text: str, *, shown: bool = True, system: str | None = None) -> list[dict[str, Any]]:
     """One user turn, image first, as Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py builds it.
 
-    Not `shown`: the text alone.  The chat template adds the default system turn.
+    Not `shown`: the text alone.  The chat template adds the default system turn.  With a `system` text that turn holds
+    it, as EvolvingLMMs-Lab/open-r1-multimodal@c26e521:src/open_r1/grpo.py has it.
     """
     content = [{"type": "image"}, {"type": "text", "text": text}]
-    return [{"role": "user", "content": content if shown else content[1:]}]
+    turns = [{"role": "user", "content": content if shown else content[1:]}]
+    if system is None:
+        return turns
+    return [{"role": "system", "content": [{"type": "text", "text": system}]}, *turns]

@@ -68,7 +68,7 @@ def _sizes(dataset: Any) -> Iterator[tuple[int, int]]:
 def _finish(
     answers: PartialAnswers, dataset: Any, model_folder: Path, settings: dict[str, Any], device: str, **more: Any
 ) -> None:
-    """Generate what is not there yet.  `more`: suppressed, title, clips, shown."""
+    """Generate what is not there yet.  `more`: suppressed, title, clips, shown, system."""
     order = [index for batch in answers.open_batches for index in batch]
     backend = settings.get("backend", "transformers")
     # By name: each back end imports a library that the other does without.
@@ -95,6 +95,7 @@ def _finish(
             max_new_tokens=settings["max_new_tokens"],
             batch_size=settings["batch_size"],
             suppressed=more["suppressed"],
+            system=more["system"],
             on_done=keep,
             **placed,
         )
@@ -114,13 +115,15 @@ def evaluate_task(
     device: str,
     clips: bool = False,
     shown: bool = True,
+    system: str | None = None,
 ) -> list[Output]:
     """Answers every item of `dataset` greedily and scores it; outputs stand in the order of the items.
 
     `dataset` has the columns image, problem, solution, and may have item, the items' names; `template` wraps the
     problem.  `settings` are the recipe's `evaluation` values: max_new_tokens, batch_size, and where set dtype
     (float32) and backend (transformers).  `suppressed` token ids are never produced.  `clips`: what stands in the
-    column image are clips.  Not `shown`: the questions are asked without it, as a control.
+    column image are clips.  Not `shown`: the questions are asked without it, as a control.  `system`: the text of the
+    system turn before each; the chat template's own without.
 
     What is answered is kept in `partial`, from which a killed evaluation goes on to the identical end.  The caller
     keeps that file to this very model, data and settings, and removes it when the outputs are written.
@@ -146,10 +149,10 @@ def evaluate_task(
     model_type(model_folder)
     # Clips of a set are about as long as each other, and would have to be decoded to tell.
     sizes = list(_sizes(dataset)) if shown and not clips else None
-    lengths = prompt_lengths(load_processor(model_folder), [one.prompt for one in asked], sizes)
+    lengths = prompt_lengths(load_processor(model_folder), [one.prompt for one in asked], sizes, system=system)
     answers = PartialAnswers(partial, asked, batches_by_length(lengths, settings["batch_size"]))
     if answers.open_batches:
-        more = {"suppressed": suppressed, "title": title, "clips": clips, "shown": shown}
+        more = {"suppressed": suppressed, "title": title, "clips": clips, "shown": shown, "system": system}
         _finish(answers, dataset, model_folder, settings, device, **more)
     return [
         score(

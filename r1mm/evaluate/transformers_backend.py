@@ -65,11 +65,13 @@ def generate(
     dtype: str = "float32",
     device: str = "cpu",
     clips: bool = False,
+    system: str | None = None,
 ) -> None:
     """Answers every (image, prompt) of `rows` greedily, `batch_size` at a time; `on_done(row, completion, tokens)`.
 
     Rows are done in their order, those of a batch together.  Images are clips where `clips` says so, and None in all
-    rows where the questions are to be answered without.  `suppressed` token ids are never produced, as in training.
+    rows where the questions are to be answered without.  `system`: the system turn's text, the template's own without.
+    `suppressed` token ids are never produced, as in training.
     What else the checkpoint's generation_config sets for greedy decoding, such as a repetition penalty, holds as it
     does in upstream's scripts.  Raises StageFailed when the device's memory is too small for a batch.
     """
@@ -85,7 +87,7 @@ def generate(
     )
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        texts = [prompt_text(processor, prompt, shown=image is not None) for image, prompt in batch]
+        texts = [prompt_text(processor, prompt, shown=image is not None, system=system) for image, prompt in batch]
         images = [[image] for image, _ in batch if image is not None] or None
         inputs = processor(text=texts, images=images, padding=True, return_tensors="pt").to(model.device)
         try:

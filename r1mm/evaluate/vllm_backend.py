@@ -84,10 +84,12 @@ def generate(
     batch_size: int,
     suppressed: Sequence[int],
     on_done: Callable[[int, str, int], None],
+    system: str | None = None,
 ) -> None:
     """Answer every (image, prompt text) of `rows` greedily; `on_done(index, completion, tokens)` for each, in order.
 
-    `batch_size` items are read and submitted at a time.  A completion ends before its end token, which is not counted.
+    `system`: the system turn's text.  `batch_size` items are read and submitted at a time.  A completion ends before
+    its end token, which is not counted.
     Raises BadInput where vLLM or a GPU is missing.
     """
     check_usable()
@@ -101,7 +103,7 @@ def generate(
     sampling = SamplingParams(**sampling_arguments(own, ends, max_new_tokens, suppressed))
     for start in range(0, len(rows), batch_size):
         prompts = [
-            {"prompt": prompt_text(processor, text), "multi_modal_data": {"image": image}}
+            {"prompt": prompt_text(processor, text, system=system), "multi_modal_data": {"image": image}}
             for image, text in rows[start : start + batch_size]
         ]
         for i, answer in enumerate(engine.generate(prompts, sampling_params=sampling, use_tqdm=False)):

@@ -15,8 +15,6 @@ from safetensors.torch import save
 from trl import GRPOTrainer
 
 from r1mm.clips import carry_clips
-from r1mm.data.clips import most_clip_tokens
-from r1mm.data.clips_ahead import sampling_of
 from r1mm.data.prompts import conversation
 from r1mm.errors import BadInput, StageFailed
 from r1mm.plan import Layout
@@ -27,8 +25,8 @@ from r1mm.sourced import values
 from r1mm.train.checkpoints import ResumesExactly, save_trained, train_resumably
 from r1mm.train.grouped import GroupedImages, plain_network
 from r1mm.train.images import decode_once, distinct
-from r1mm.train.prompt_length import lengths_beside_clips, lengths_by_item, refuse_long_prompts
-from r1mm.train.rewards import reward_functions
+from r1mm.train.prompt_length import keep_within_limit
+from r1mm.train.rewards import check_solutions, reward_functions
 from r1mm.train.rollout import FreshRollouts
 from r1mm.train.settings import grpo_config
 from r1mm.vision import shorten_vision_tower
@@ -44,13 +42,15 @@ _SHOWN = {
 
 
 class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
-    """TRL's GRPOTrainer with the factor `images_in_logprobs`, and non-finite losses refused.
+    """TRL's GRPOTrainer with the factors of log-probs, and non-finite losses refused.
 
     `images_in_logprobs`: `both` gives policy and reference passes the images; `policy` gives them to the policy's
     alone; `none` computes both from the text alone, image placeholders included, as Deep-Agent/R1-V@9d576c7 did
-    (`model(input_ids)`).  Generation always sees the images.  `schedule_steps`: the length of the learning-rate
-    schedule where it is not `max_steps`: upstream's 100 steps are the first of 8,750.  `base`: the checkpoint that
-    training starts from, whose processor is kept.  `longest_prompt`, in tokens: a prompt beyond it stops the run.
+    (`model(input_ids)`).  Generation always sees the images.  `logprobs_temperature`: what logits are divided by in
+    both passes, where that is not the temperature of `args`, at which completions are sampled.  `schedule_steps`: the
+    length of the learning-rate schedule where it is not `max_steps`: upstream's 100 steps are the first of 8,750.
+    `base`: the checkpoint that training starts from, whose processor is kept.  `longest_prompt`, in tokens: a prompt
+    beyond it stops the run.
     `grouped_images`: see `GroupedImages`.  `clips`: what comes as images are clips, of a processor that takes them so.
     """
 
@@ -60,12 +60,18 @@ class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
         images_in_logprobs: str,
         incident_folder: Path,
         base: Path,
+        logprobs_temperature: float | None = None,
         schedule_steps: int | None = None,
         longest_prompt: int | None = None,
         clips: bool = False,
         **kwargs: Any,
     ) -> None:
+        sampled_at = kwargs["args"].temperature
+        if logprobs_temperature is not None:
+            # TRL has one temperature, which it builds into both models' heads here.
+            kwargs["args"].temperature = logprobs_temperature
         super().__init__(*args, **kwargs)
+        self._sample_at(sampled_at)
         if images_in_logprobs == "policy" and self.beta and self.ref_model is None:
             raise BadInput(
                 "factors.images_in_logprobs is 'policy' and the reference is the policy without its adapters; give the "
@@ -79,6 +85,14 @@ class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
         self.base = base
         self.schedule_steps = schedule_steps
         self.longest_prompt = longest_prompt
+
+    def _sample_at(self, temperature: float) -> None:
+        """Generate at `temperature` from now on, whatever the heads were built with."""
+        self.args.temperature = self.temperature = temperature
+        if self.use_vllm:
+            self.vllm_generation.temperature = temperature
+        else:
+            self.generation_config.temperature = self.generation_kwargs["temperature"] = temperature
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule over `schedule_steps`, of which `max_steps` are taken."""
@@ -153,12 +167,12 @@ class R1Trainer(ResumesExactly, FreshRollouts, GroupedImages, GRPOTrainer):
         )
 
 
-def training_rows(dataset: Dataset, template: str, *, grouped: bool = True) -> Dataset:
+def training_rows(dataset: Dataset, template: str, *, grouped: bool = True, system: str | None = None) -> Dataset:
     """A dataset in TRL's form: prompt (a conversation), image, and problem and solution as the rewards get them.
 
     `grouped`: see `decode_once`.
     """
-    prompts = [conversation(template.format(question=problem)) for problem in dataset["problem"]]
+    prompts = [conversation(template.format(question=problem), system=system) for problem in dataset["problem"]]
     rows = dataset.add_column("prompt", prompts)
     return decode_once(rows) if grouped else rows
 
@@ -176,32 +190,36 @@ def build_trainer(
     """The trainer of one run, as the recipe sets it.  `suppressed` gives the token ids that are never sampled.
 
     A full recipe needs its plan's `layout`; in each of its processes, as `distributed.in_processes` starts them.
-    Raises BadInput for a dataset smaller than one step, and prompts longer than the recipe's max_prompt_length.
+    Items whose prompts are longer than the recipe's max_prompt_length are refused or dropped, as it says.  Raises
+    BadInput for a dataset smaller than one step, for what is refused, and for a solution that a reward cannot take.
     """
     own = recipe.grpo
     prompts = own.prompts_per_step
     if len(dataset) < prompts:
         raise BadInput(f"the training set has {len(dataset)} items, one step needs {prompts}; give a larger set")
     processor = load_processor(model, clips=bool(recipe.clips), limits=values(recipe.processor))
-    longest = recipe.max_prompt_length.value if recipe.max_prompt_length else None
-    if longest is not None:
-        if recipe.clips:
-            lengths = lengths_beside_clips(dataset, own.template, processor, most_clip_tokens(sampling_of(recipe)))
-        else:
-            lengths = lengths_by_item(dataset, own.template, processor)
-        refuse_long_prompts(lengths, longest)
+    dataset = keep_within_limit(dataset, recipe, processor, folder)
+    check_solutions(recipe, dataset["solution"], dataset["problem"])
+    if len(dataset) < prompts:
+        raise BadInput(f"{len(dataset)} training items have prompts short enough, one step needs {prompts}")
     grouped = recipe.grouped_images.value
     trainer = R1Trainer(
         model=str(model),
         reward_funcs=reward_functions(recipe),
         args=grpo_config(recipe, folder, seed, suppressed(processor.tokenizer), layout),
-        train_dataset=training_rows(dataset, own.template, grouped=grouped and not recipe.clips),
+        train_dataset=training_rows(
+            dataset,
+            own.template,
+            grouped=grouped and not recipe.clips,
+            system=recipe.prompts.system_turn,
+        ),
         processing_class=processor,
         images_in_logprobs=own.factors.images_in_logprobs.value,
+        logprobs_temperature=own.factors.scored_at,
         incident_folder=folder,
         base=model,
         schedule_steps=recipe.schedule_steps.value if recipe.schedule_steps else None,
-        longest_prompt=longest,
+        longest_prompt=recipe.max_prompt_length.value if recipe.max_prompt_length else None,
         grouped_images=grouped,
         clips=bool(recipe.clips),
     )

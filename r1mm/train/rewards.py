@@ -1,17 +1,17 @@
 """R1-V's two rewards, Open-R1-Video's and one of ours, each 0 or 1 per completion, summed by the trainer.
 
 Source of R1-V's: Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/grpo.py, and @9d576c7 for the February format match; its
-accuracy is open-r1-multimodal's too (EvolvingLMMs-Lab/open-r1-multimodal@232b7ba:src/open_r1/grpo.py).  Of the
-letter's: Wang-Xiaodong1899/Open-R1-Video@2679e08:src/open_r1/grpo.py.  Ours, `answer`, also reads the problem, for its
-options (`r1mm.answers`).
+accuracy is open-r1-multimodal's too (EvolvingLMMs-Lab/open-r1-multimodal@232b7ba:src/open_r1/grpo.py), whose code of
+c26e521 has a format match of its own.  Of the letter's: Wang-Xiaodong1899/Open-R1-Video@2679e08:src/open_r1/grpo.py.
+Ours, `answer`, also reads the problem, for its options (`r1mm.answers`).
 """
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from r1mm.answers.judging import judge_completion
+from r1mm.answers.judging import judge_completion, truth_of
 from r1mm.answers.values import equal, read
 from r1mm.data.prompts import THOUGHT_THEN_ANSWER
 from r1mm.recipe import FormatMatch, Recipe
@@ -22,18 +22,23 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>")  # without DOTALL, as upstream: 
 _ANSWER_OVER_LINES = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 _BARE = r"<answer>.*?</answer>"
+_LINE = r"^<think>.*?</think><answer>.*?</answer>$"
 
 
 def matches_format(text: str, match: FormatMatch) -> bool:
     """Whether a completion has the demanded form.
 
     `prefix`: `re.match` without DOTALL (033f53c to 9d576c7, when 82.5 was published): thoughts over several lines never
-    match.  `start`: `re.match` with DOTALL, whatever follows the answer (Open-R1-Video).  `full`: `re.fullmatch` with
+    match.  `line`: `re.match` without DOTALL of a pattern that ends with the text and has nothing between the tags
+    (EvolvingLMMs-Lab/open-r1-multimodal@c26e521): the whole completion is one line, a last line break aside.  `start`:
+    `re.match` with DOTALL, whatever follows the answer (Open-R1-Video).  `full`: `re.fullmatch` with
     DOTALL (from 9cd640a, 2025-02-08).  `bare`: the answer tag and nothing else, for runs that are not to think (our
     choice; upstream has no such reward).
     """
     if match == "bare":
         return re.fullmatch(_BARE, text.strip(), re.DOTALL) is not None
+    if match == "line":
+        return re.match(_LINE, text) is not None
     if match == "prefix":
         return re.match(THOUGHT_THEN_ANSWER, text) is not None
     if match == "start":
@@ -80,6 +85,13 @@ def is_the_answer(completion: str, solution: str, problem: str) -> bool:
     the whole; `r1mm.answers.judging` has the rules.  Raises BadInput for a solution that holds no answer.
     """
     return judge_completion(completion, solution, problem).right
+
+
+def check_solutions(recipe: Recipe, solutions: Iterable[str], problems: Iterable[str]) -> None:
+    """Raise BadInput, before the first step, for a solution that a reward of the recipe could not take."""
+    if "answer" in recipe.rewards.value:
+        for solution, problem in zip(solutions, problems, strict=True):
+            truth_of(solution, problem)
 
 
 def _texts(completions: Sequence[Sequence[dict[str, Any]]]) -> list[str]:

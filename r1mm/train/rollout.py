@@ -190,10 +190,11 @@ class FreshRollouts:
                 "train.vllm_importance_sampling_correction is true (TRL's default), which upstream's loss does not "
                 "have; set it to false: the error that it would correct is watched instead"
             )
-        if settings.temperature != 1.0:
+        if settings.temperature != 1.0:  # of the log-probs: see `R1Trainer`
             raise BadInput(
-                f"train.temperature is {settings.temperature}; with vLLM it must be 1.0, upstream's, at which vLLM's "
-                "log-probs and the trainer's are the same quantity"
+                f"log-probs are to be taken at temperature {settings.temperature} (train.temperature, where "
+                "factors.logprobs_temperature does not say another); with vLLM it must be 1.0, upstream's, at which "
+                "vLLM's log-probs and the trainer's are the same quantity"
             )
         processor = kwargs["processing_class"]
         with _engine_built_with(engine_settings(processor)):

@@ -199,6 +199,25 @@ def test_prompt_lengths_are_the_processors(checkpoint: Path, dataset: Dataset) -
     assert len(set(real)) > 3
 
 
+def test_a_system_turn_stands_before_the_question_in_the_place_of_the_templates_own(
+    checkpoint: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    processor = load_processor(checkpoint)
+    plain, asked = (prompt_text(processor, "How many?", system=system) for system in (None, "Think first."))
+    (own,) = [part for part in plain.split("<|im_end|>") if "<|im_start|>system" in part]
+    assert asked == plain.replace(own, "<|im_start|>system\nThink first.")
+    prompts, system = list(dataset["problem"]), "Think first. " * 3
+    real = [
+        len(processor(text=[prompt_text(processor, prompt, system=system)], images=[[image]])["input_ids"][0])
+        for prompt, image in zip(prompts, dataset["image"], strict=True)
+    ]
+    assert prompt_lengths(processor, prompts, SIZES, system=system) == real
+    without = evaluate(checkpoint, dataset, tmp_path / "without.jsonl")
+    within = evaluate(checkpoint, dataset, tmp_path / "with.jsonl", system=system)
+    assert [one.prompt for one in within] == [one.prompt for one in without]
+    assert [one.completion for one in within] != [one.completion for one in without]
+
+
 def test_on_a_cpu_bfloat16_becomes_float32_and_it_says_so(
     checkpoint: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,7 +93,10 @@ def lengths(completions: list[Any], **_: Any) -> list[float]:
     return [float(len(completion[0]["content"])) for completion in completions]
 
 
-def trainer_of(folder: Path, output: Path, **changes: Any) -> Trainer:
+def trainer_of(
+    folder: Path, output: Path, kind: type[Any] = Trainer, own: dict[str, Any] | None = None, **changes: Any
+) -> Any:
+    """A trainer of `kind`, with arguments of its `own`, around the engine; `changes` of TRL's settings."""
     processor = AutoProcessor.from_pretrained(folder / "base", padding_side="left")
     suppressed = processor.tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))
     fields: dict[str, Any] = {
@@ -116,12 +119,13 @@ def trainer_of(folder: Path, output: Path, **changes: Any) -> Trainer:
         "loss_type": "grpo",
         **changes,
     }
-    trainer = Trainer(
+    trainer = kind(
         model=str(folder / "base"),
         reward_funcs=[lengths],
         args=GRPOConfig(output_dir=str(output), model_init_kwargs={"dtype": "float32"}, **fields),
         train_dataset=training_rows(load_counting(folder / "train.parquet"), PROMPT),
         processing_class=processor,
+        **(own or {}),
     )
     for key in SET_BY_TRL:  # or the next trainer of this process would take itself for one of several
         os.environ.pop(key, None)

@@ -106,6 +106,7 @@ def trainer_of(
     dataset: Callable[[], Dataset] = rows,
     clips: bool = False,
     images_in_logprobs: str = "both",
+    logprobs_temperature: float | None = None,
     **fields: Any,
 ) -> R1Trainer:
     """A trainer of 24 completions a step over 6 prompts, in float32."""
@@ -124,6 +125,7 @@ def trainer_of(
         train_dataset=dataset(),
         processing_class=load_processor(base, clips=clips),
         images_in_logprobs=images_in_logprobs,
+        logprobs_temperature=logprobs_temperature,
         clips=clips,
         incident_folder=folder,
         base=base,

