@@ -103,6 +103,7 @@ def _work(run: dict[str, Any], device: str, grouped: bool) -> Work:
         precision="bfloat16" if device == "cuda" else "float32",
         reference=True,
         images_in_logprobs=True,
+        images_in_reference=True,
         rescored=False,
         steps=1,
         grouped=grouped,

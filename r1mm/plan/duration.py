@@ -212,25 +212,26 @@ def step_parts(shape: Shape, work: Work, layout: Layout, *, mean: int, longest: 
 
     # Scoring: rows are padded to the longest completion of the batch.
     n, times = layout.completions_per_device, layout.accumulation
-    images = images_of(n, work, layout) if work.images_in_logprobs else 0
-    of_tower = times * tower_flops(tower, images, patches, work.slices)
+    of_tower = times * tower_flops(tower, images_of(n, work, layout), patches, work.slices)
     of_text = times * pass_flops(shape, n, work.prompt_tokens + longest, longest)
-    tower_starts, text_starts = (times * tower.depth if images else 0), times * shape.layers
+    tower_starts, text_starts = times * tower.depth, times * shape.layers
 
-    def passes(phase: Phase, suffix: str, count: int = 1, started: int = 1, kind: Kind = "forward") -> None:
-        if images:
+    def passes(
+        phase: Phase, suffix: str, count: int = 1, started: int = 1, kind: Kind = "forward", *, sees: bool
+    ) -> None:
+        if sees:
             parts.append(Part(phase, f"tower{suffix}", count * of_tower, started * tower_starts, kind=kind))
         parts.append(Part(phase, f"language{suffix}", count * of_text, started * text_starts, kind=kind))
 
     if work.reference:
-        passes("reference", "")
+        passes("reference", "", sees=work.images_in_reference)
     if vllm and work.rescored:
-        passes("reference", ", vLLM's completions scored again")
-    passes("update", " forward")
+        passes("reference", ", vLLM's completions scored again", sees=work.images_in_logprobs)
+    passes("update", " forward", sees=work.images_in_logprobs)
     # A backward pass computes twice what a forward one does, started without Python in the time of one (measured on a
     # CPU: 29 and 39 ms for the miniature's tower).  With checkpointing the forward pass is computed anew before it.
     again = int(layout.gradient_checkpointing)
-    passes("update", " backward", 2 + again, 1 + again, "backward")
+    passes("update", " backward", 2 + again, 1 + again, "backward", sees=work.images_in_logprobs)
     if not layout.offload:
         own = shape.parameters / (layout.processes if layout.sharding != "ddp" else 1)
         parts.append(Part("update", "optimizer", read=_OPTIMIZER_BYTES * own))

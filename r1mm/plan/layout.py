@@ -49,6 +49,7 @@ class Work:
 
     `rescored`: the policy scores vLLM's completions once more before the update, to correct for vLLM's own log-probs.
     `grouped`: the image and prompt of a group are processed, encoded and prefilled once and not once per completion.
+    `images_in_logprobs`: the policy's pass before its update sees images, `images_in_reference`: the reference's does.
     `image_tokens` are a clip's where items are clips, whose `slices` (pairs of frames) the tower attends in one by one.
     `at_once`: rows that a device takes together at most, a group where it is not said.
     """
@@ -61,6 +62,7 @@ class Work:
     precision: Precision
     reference: bool
     images_in_logprobs: bool
+    images_in_reference: bool
     rescored: bool
     steps: int
     grouped: bool = True
@@ -160,6 +162,7 @@ def _tuning_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None) -> W
         precision="bfloat16" if dtype == "bfloat16" else "autocast" if settings.get("bf16") else "float32",
         reference=False,
         images_in_logprobs=True,
+        images_in_reference=False,
         rescored=False,
         steps=_tuning_steps(recipe, examples.items.value),
         at_once=recipe.sft_layout.examples_per_device.value if recipe.sft_layout else recipe.rows_of_step("sft"),
@@ -209,6 +212,7 @@ def _grpo_of(recipe: Recipe, shape: Shape, image: tuple[int, int] | None) -> Wor
         precision=("autocast" if train.get("bf16") else "float32") if wide else "bfloat16",
         reference=train.get("beta", 0.0) != 0,
         images_in_logprobs=recipe.grpo.factors.images_in_logprobs.value != "none",
+        images_in_reference=recipe.grpo.factors.images_in_logprobs.value == "both",
         rescored=bool(train.get("use_vllm")) and bool(train.get("vllm_importance_sampling_correction", True)),
         steps=train["max_steps"],
         grouped=recipe.grouped_images.value,

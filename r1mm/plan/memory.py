@@ -144,8 +144,8 @@ def _states(shape: Shape, work: Work, layout: Layout) -> dict[str, float]:
     }
 
 
-def _passes(shape: Shape, work: Work, layout: Layout, tokens: int) -> dict[str, float]:
-    """What any pass of one micro-batch without gradients needs while it runs, `tokens` in all."""
+def _passes(shape: Shape, work: Work, layout: Layout, tokens: int, *, sees: bool) -> dict[str, float]:
+    """What any pass of one micro-batch without gradients needs while it runs, `tokens` in all; `sees` its images."""
     cuda = layout.device == "cuda"
     scored = layout.completions_per_device * (work.completion_tokens if cuda else work.tokens)
     weight = 2 if work.precision == "bfloat16" else 4
@@ -155,7 +155,7 @@ def _passes(shape: Shape, work: Work, layout: Layout, tokens: int) -> dict[str, 
         "gathered weights": float(weight * min(shape.parameters, _ZERO_3_LIVE)) if _gathers(layout) else 0.0,
         "autocast copies": 2.0 * shape.parameters if work.precision == "autocast" else 0.0,
     }
-    if work.images_in_logprobs:
+    if sees:
         patches = work.image_tokens * shape.tower.merge**2
         images = images_of(layout.completions_per_device, work, layout)
         parts["vision tower"] = float(images * patches * block_bytes(shape, work))
@@ -173,9 +173,11 @@ def _generation(shape: Shape, work: Work, layout: Layout) -> dict[str, float]:
     patches = work.image_tokens * shape.tower.merge**2
     weight = 2 if work.precision == "bfloat16" else 4
     sequences = layout.generated
+    # The rows of a group get copies of one prompt's cache (`r1mm.train.grouped`); stock TRL runs each row's prompt.
+    prefilled = prompts_of(sequences, work, layout) if work.grouped else sequences
     return {
         "KV cache": float(sequences * work.tokens * cache_bytes(shape, work)),
-        "activations": float(sequences * work.prompt_tokens * passing_bytes(shape, work)),
+        "activations": float(prefilled * work.prompt_tokens * passing_bytes(shape, work)),
         "logits": float(sequences * shape.vocabulary * 4 * _SAMPLING_COPIES),
         "vision tower": float(images_of(sequences, work, layout) * patches * block_bytes(shape, work)),
         "gathered weights": float(weight * shape.parameters) if _gathers(layout) else 0.0,
@@ -186,7 +188,7 @@ def _generation(shape: Shape, work: Work, layout: Layout) -> dict[str, float]:
 def _update(shape: Shape, work: Work, layout: Layout) -> dict[str, float]:
     """Forward and backward of one micro-batch."""
     tokens = layout.completions_per_device * work.tokens
-    parts = _passes(shape, work, layout, tokens)
+    parts = _passes(shape, work, layout, tokens, sees=work.images_in_logprobs)
     kept = layer_input_bytes(shape, work) if layout.gradient_checkpointing else layer_bytes(shape, work)
     # Beside what all layers keep, one layer's worth of gradients; with checkpointing also that layer computed anew.
     at_work = (2 if layout.gradient_checkpointing else 1) * layer_bytes(shape, work)
@@ -233,7 +235,7 @@ def predict(shape: Shape, work: Work, layout: Layout, device_memory: float) -> M
     buckets = {"ddp": 0, "zero-2": 2, "zero-3": 1}[layout.sharding] * 2.0 * _ZERO_BUCKET
     before: dict[str, dict[str, float]] = {
         "generation": _generation(shape, work, layout),
-        "reference": _passes(shape, work, layout, tokens) if work.reference else {},
+        "reference": _passes(shape, work, layout, tokens, sees=work.images_in_reference) if work.reference else {},
     }
     phases: dict[str, dict[str, float]] = {
         **(before if work.training == "grpo" else {}),

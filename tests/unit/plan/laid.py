@@ -48,6 +48,7 @@ def work(**changes: Any) -> Work:
             "precision": "bfloat16",
             "reference": True,
             "images_in_logprobs": True,
+            "images_in_reference": True,
             "rescored": False,
             **changes,
         }

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from r1mm.plan.hardware import GIB
-from r1mm.plan.memory import block_bytes, cache_bytes, images_of, layer_bytes, predict
+from r1mm.plan.memory import block_bytes, cache_bytes, images_of, layer_bytes, passing_bytes, predict
 from r1mm.plan.shapes import read_shape
 from tests.unit.plan.laid import TWO_B, layout, model_class, work
 
@@ -38,6 +38,10 @@ def test_logits_and_cache_by_hand() -> None:
     # One layer keeps 2 x 2 heads x 128 numbers of 2 bytes per token: 28 layers, 28,672 bytes.
     assert cache_bytes(shape, work()) == 28_672
     assert memory.phases["generation"]["KV cache"] == 16 * (283 + 512) * 28_672
+    # The cache is of every row; two groups' prompts are run, of stock TRL each row's.
+    stock = predict(shape, work(grouped=False), layout(sharding="zero-2"), 80 * GIB)
+    assert memory.phases["generation"]["activations"] == 2 * 283 * passing_bytes(shape, work())
+    assert stock.phases["generation"]["activations"] == 16 * 283 * passing_bytes(shape, work())
     # 8 x 512 completion tokens fill one tile of 4,096 x 32,768 in bfloat16; the whole logits would take 1.2 GB.
     assert memory.phases["reference"]["logits"] == 4096 * 32768 * 2 == 268_435_456
     # In the backward pass also the hidden states' gradient and the head's in float32, the latter cast to bfloat16.
@@ -48,11 +52,14 @@ def test_what_images_none_and_checkpointing_save() -> None:
     shape = read_shape(TWO_B)
     usual = predict(shape, work(), layout(), 80 * GIB).phases["update"]
     blind = predict(shape, work(images_in_logprobs=False), layout(), 80 * GIB).phases["update"]
+    half = predict(shape, work(images_in_reference=False), layout(), 80 * GIB).phases
     again = predict(shape, work(), layout(gradient_checkpointing=True), 80 * GIB).phases["update"]
     assert usual["activations"] == 8 * 795 * 29 * layer_bytes(shape, work())
     # A pass of one group: an image of 748 patches in 32 blocks, and one block's worth at work.
     assert usual["vision tower"] == 748 * 33 * block_bytes(shape, work())
     assert "vision tower" not in blind
+    assert half["update"]["vision tower"] == usual["vision tower"]
+    assert "vision tower" not in half["reference"]
     assert again["activations"] == 8 * 795 * (28 * 2 * 1536 + 2 * layer_bytes(shape, work()))
 
 

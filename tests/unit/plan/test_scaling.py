@@ -136,4 +136,8 @@ def test_a_group_is_prefilled_and_encoded_once_where_it_is_shared() -> None:
     vllm = layout(generation="vllm-colocate")
     assert operations(placed=vllm, grouped=False)["generation", "tower"] == ours["generation", "tower"]
     assert operations(placed=vllm)["generation", "prefill"] == stock["generation", "prefill"]
-    assert ("reference", "tower") not in operations(images_in_logprobs=False)
+    blind = operations(images_in_logprobs=False, images_in_reference=False)
+    assert not [part for phase, part in blind if part.startswith("tower") and phase != "generation"]
+    half = operations(images_in_reference=False)
+    assert ("reference", "tower") not in half
+    assert half["update", "tower backward"] == ours["update", "tower backward"]
