@@ -127,7 +127,7 @@ def test_every_setting_of_the_recipe_that_upstream_had_is_in_the_ledger(folder: 
     wanted |= {"prompts.evaluation", "assets.model.repo", "assets.train.repo"}
     if "grpo" in recipe.trainings:
         wanted |= {f"train.{key}" for key in recipe.train}
-        wanted |= {f"factors.{key}" for key in type(recipe.factors).model_fields}
+        wanted |= {f"factors.{key}" for key in recipe.factors.model_dump()}
         wanted |= {"prompts.train", "prompts_per_step", "max_prompt_length", "schedule_steps"}
         wanted |= {"weights_dtype", "sharding", "rewards"}
     if "sft" in recipe.trainings:
@@ -135,6 +135,7 @@ def test_every_setting_of_the_recipe_that_upstream_had_is_in_the_ledger(folder: 
         wanted |= {f"sft_examples.{key}" for key in type(recipe.sft_examples).model_fields if key != "items"}
         wanted |= {"sft_layout.sharding", "sft_layout.weights_dtype"}
     wanted |= {f"clips.{key}" for key in recipe.clips}
+    wanted |= ({"prompts.system"} if recipe.prompts.system else set()) | ({"over_long"} if recipe.over_long else set())
     assert wanted <= named, sorted(wanted - named)
 
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from r1mm.errors import BadInput
+from r1mm.job import make_job
 from r1mm.recipe import resolve
 from r1mm.recipe_files import RECIPES, all_recipes, find_recipe, grpo_fields, load_expected, load_recipe, sft_fields
 from r1mm.stages import STAGE_TABLE
@@ -272,6 +273,80 @@ def test_what_a_recipe_does_not_say_of_clips_and_rewards_is_upstreams(tmp_path: 
     assert recipe.clips == {}
     assert recipe.rewards.value == ["accuracy", "format"]
     assert {task.lmms for task in recipe.tasks.values()} == {None}
+
+
+def test_settings_of_later_recipes_leave_no_trace_where_they_are_absent() -> None:
+    # What a stage depends on is compared with existing run directories: a field that came later must not change it.
+    recipe = load_recipe(RECIPES / "r1v-clevr-2b" / "recipe.yaml")
+    seen = recipe.sections(("prompts", "factors", "over_long", "assets"))
+    assert set(seen) == {"prompts", "factors", "assets"}
+    assert set(seen["prompts"]) == {"train", "evaluation", "direct"}
+    assert set(seen["factors"]) == {"format_match", "images_in_logprobs"}
+    assert "untagged" not in seen["assets"]["train"]
+    later = load_recipe(RECIPES / "mm8k-2b" / "recipe.yaml").sections(("prompts", "factors", "over_long", "assets"))
+    assert later["over_long"]["value"] == "refuse"
+    assert later["prompts"]["system"]["value"] is None  # said, and said to be none
+    assert later["factors"]["logprobs_temperature"]["value"] == 1.0
+    assert later["assets"]["train"]["untagged"] == "keep"
+
+
+def test_the_variants_of_open_r1_multimodal_are_its_commits() -> None:
+    system = (
+        "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The "
+        "assistant first thinks about the reasoning process in the mind and then provides the user with the answer. "
+        "The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, "
+        "respectively, i.e., "
+        "<think> reasoning process here </think><answer> answer here </answer>"
+    )
+    tail = "  Output the thinking process in <think> </think> and final answer (number) in <answer> </answer> tags."
+    for name in ("mm8k-2b", "mm8k-7b"):
+        whole = load_recipe(RECIPES / name / "recipe.yaml")
+        found = {}
+        for variant in whole.variants:
+            recipe = resolve(whole, variant).recipe
+            factors = recipe.factors
+            assert factors.scored_at == 1.0
+            found[variant] = (
+                *(recipe.prompts.train.value, recipe.prompts.system_turn, factors.format_match.value),
+                *(factors.images_in_logprobs.value, recipe.train["temperature"].value),
+            )
+        assert found == {
+            "released": ("{question}", system, "line", "none", 0.9),
+            "head": ("{question}" + tail, None, "prefix", "policy", 1.0),
+            "ours": ("{question}" + tail, None, "full", "both", 1.0),
+        }
+
+
+def test_a_base_model_that_is_asked_otherwise_is_evaluated_on_its_own(tmp_path: Path) -> None:
+    folders = {
+        variant: make_job("mm8k-2b", variant, 1, None, tmp_path).folder("base").name
+        for variant in ("released", "head", "ours", "released+step-by-step", "ours+step-by-step")
+    }
+    assert folders["released"] == "base-seed0-released"
+    assert folders["head"] == folders["ours"] == "base-seed0"
+    assert len(set(folders.values())) == 4
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"train.temperature": 0.9}, r"temperature.*factors\.logprobs_temperature"),
+        ({"prompts.system": "Think."}, r"prompts\.system"),
+        ({"over_long": "drop"}, r"over_long"),
+    ],
+)
+def test_what_a_miniature_cannot_have_is_refused(tmp_path: Path, section: dict[str, Any], words: str) -> None:
+    path = tiny_recipe(tmp_path) / "recipe.yaml"
+    content = yaml.safe_load(path.read_text())
+    for key, value in section.items():
+        *above, last = key.split(".")
+        holder = content
+        for part in above:
+            holder = holder[part]
+        holder[last] = setting(value)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(BadInput, match=words):
+        load_recipe(path)
 
 
 def setting(value: Any) -> dict[str, Any]:

@@ -247,6 +247,30 @@ def test_two_trainings_have_two_plans() -> None:
     assert (first.layout.sharding, first.completions_per_step) == ("zero-2", 128)
 
 
+def test_a_reference_that_sees_no_image_is_planned_without_its_tower() -> None:
+    whole = load_recipe(RECIPES / "mm8k-2b" / "recipe.yaml")
+    sees = {}
+    for variant in whole.variants:
+        work = work_of(resolve(whole, variant).recipe, read_shape(TWO_B))
+        assert work.prompt_tokens == 8192
+        sees[variant] = (work.images_in_logprobs, work.images_in_reference)
+    assert sees == {"released": (False, False), "head": (True, False), "ours": (True, True)}
+    hours = [make_plan(resolve(whole, variant).recipe, TWO_B, "8xH100-80G").hours for variant in sees]
+    assert hours == sorted(set(hours))
+
+
+@pytest.mark.parametrize("model", ["2b", "7b"])
+def test_prompts_of_8192_tokens_fit_one_gpu_and_eight(model: str) -> None:
+    chosen = resolve(load_recipe(RECIPES / f"mm8k-{model}" / "recipe.yaml")).recipe
+    shape = config_of_repo(f"Qwen/Qwen2-VL-{model.upper()}-Instruct")
+    eight, one = (make_plan(chosen, shape, f"{gpus}xH100-80G") for gpus in (8, 1))
+    for plan in (eight, one):
+        assert plan.completions_per_step == 64
+        assert plan.peak < GPUS["H100-80G"].memory
+    # Upstream took 10 hours, with vision and prompt of every completion, and every log-prob, on its own.
+    assert 1 < eight.hours < 10 < 4 * one.hours
+
+
 def test_exact_splits() -> None:
     assert exact_splits(128, 20) == [1, 2, 4, 8, 16]
 

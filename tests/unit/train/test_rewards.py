@@ -2,12 +2,14 @@ import pytest
 
 from r1mm.answers.values import read
 from r1mm.errors import BadInput
+from r1mm.recipe import resolve
 from r1mm.recipe_files import RECIPES, load_recipe
 from r1mm.sourced import Setting
 from r1mm.train import rewards
 from r1mm.train.rewards import (
     accuracy_reward,
     answer_reward,
+    check_solutions,
     format_reward_for,
     gives_letter,
     is_accurate,
@@ -39,6 +41,25 @@ def test_format_match_of_all_eras(text: str, prefix: bool, start: bool, full: bo
     assert matches_format(text, "prefix") is prefix
     assert matches_format(text, "start") is start
     assert matches_format(text, "full") is full
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("<think>a</think><answer>2</answer>", True),
+        ("<think>a</think><answer>2</answer>\n", True),  # `$` matches before a last line break
+        ("<think>a</think><answer>2</answer>\n\n", False),
+        ("<think></think><answer></answer>", True),
+        ("<think>a</think><answer>2</answer> <answer>3</answer>", True),  # `.*?` takes what it needs
+        (ONE_LINE, False),  # a blank between the tags
+        (MULTI_LINE, False),
+        ("<think>a</think><answer>2</answer> and more", False),
+        ("so: <think>a</think><answer>2</answer>", False),
+        (BARE, False),
+    ],
+)
+def test_a_format_on_one_line_with_nothing_between_the_tags(text: str, line: bool) -> None:
+    assert matches_format(text, "line") is line
 
 
 @pytest.mark.parametrize(
@@ -124,6 +145,17 @@ def test_the_answer_needs_the_problem_for_its_options() -> None:
     assert answer_reward(completions, solution=solution, problem=problems, prompts=None) == [1.0, 0.0, 0.0]
     with pytest.raises(BadInput, match="holds no answer; correct the dataset"):
         answer_reward(completions[:1], solution=["<answer></answer>"], problem=problems[:1])
+
+
+def test_a_solution_without_an_answer_is_refused_before_the_first_step_where_the_reward_needs_it() -> None:
+    whole = load_recipe(RECIPES / "mm8k-2b" / "recipe.yaml")
+    problems, solutions = ["Find x."] * 3, ["<answer>4</answer>", "<think>It is 4.</think>", "<think>a</think><answer>"]
+    for variant in whole.variants:
+        check_solutions(resolve(whole, variant).recipe, solutions, problems)  # a text without a tag is an answer
+    solutions[2] += "</answer>"
+    check_solutions(resolve(whole, "released").recipe, solutions, problems)
+    with pytest.raises(BadInput, match=r"'<think>a</think><answer></answer>' holds no answer; correct the dataset"):
+        check_solutions(resolve(whole, "ours").recipe, solutions, problems)
 
 
 def test_a_recipe_says_which_rewards_count() -> None:
