@@ -19,13 +19,24 @@ def add(verb: AddVerb) -> None:
         "FOLDER is a fixture: recorded rollouts (prompts, completions, rewards, pixels) and the loss, KL and gradient\n"
         "that upstream's code made of them. They go through the trainer and settings of the recipe's variant for\n"
         "the fixture's upstream commit, on the CPU in float32. Exit status 0 when the whole gradient's relative error\n"
-        "is at most 1e-5, 3 when it is larger.",
+        "is at most 1e-5, 3 when it is larger.\n\n"
+        "With --as the rollouts are read as another commit's, of which no gradient was recorded, such as one that\n"
+        "shows the images to the policy alone. Plain torch then computes what upstream's code would; the same\n"
+        "computation must give the recorded gradient of the fixture's own commit to 1e-5 as well.\n\n"
+        "  r1mm fidelity fidelity/r1v-head\n"
+        "  r1mm fidelity fidelity/r1v-head --as EvolvingLMMs-Lab/open-r1-multimodal@232b7ba",
     )
     fidelity.add_argument(
         "folder", metavar="FOLDER", type=Path, help="a fixture: meta.json, rollouts, gradients, policy"
     )
     fidelity.add_argument(
         "--base", metavar="FOLDER", type=Path, help="reference policy and processor (default: base, beside the fixture)"
+    )
+    fidelity.add_argument(
+        "--as",
+        dest="upstream",
+        metavar="OWNER/REPOSITORY@COMMIT",
+        help="the upstream commit of a recipe's variant, in place of the fixture's own",
     )
 
 
@@ -44,7 +55,8 @@ def _fidelity(options: argparse.Namespace) -> int:
     from r1mm.train.fixture import read_fixture
 
     with tempfile.TemporaryDirectory(prefix="r1mm-fidelity-") as scratch:
-        found = check_fidelity(read_fixture(options.folder, options.base), Path(scratch))
+        fixture = read_fixture(options.folder, options.base)
+        found = check_fidelity(fixture, Path(scratch), upstream=options.upstream)
     if options.json:
         print_json(found.as_dict())
     else:
@@ -56,7 +68,13 @@ def _print(found: "Fidelity") -> None:
     def error(value: float | None) -> str:
         return "not defined" if value is None else f"{value:.2e}"
 
-    print(f"{found.fixture}: {found.upstream}, read as {found.reading}")
+    if found.anchor_error is None:
+        print(f"{found.fixture}: {found.upstream}, read as {found.reading}")
+    else:
+        print(f"{found.fixture}: rollouts of {found.recorded_of}")
+        print(f"  as {found.upstream} would score them, read as {found.reading}")
+        print("  upstream's numbers: by plain torch, which gives the rollouts' own recorded gradient to", end=" ")
+        print(error(found.anchor_error))
     print(f"  {found.prompts} prompts x {found.group} completions, beta {found.beta:g}", end="")
     print("" if found.beta == found.recipe_beta else f" (the recipe's own is {found.recipe_beta:g})")
     print("  relative errors:")

@@ -19,12 +19,15 @@ from r1mm.mini.language import CHAT_TEMPLATE, build_tokenizer
 from r1mm.mini.model import build_model, save
 from r1mm.processor import load_processor
 
-Kind = Literal["head", "feb", "video"]
+Kind = Literal["head", "feb", "mixed", "video"]
 UPSTREAM = {
     "head": "Deep-Agent/R1-V@bbbbe3dc1ea6a74ce31c118c1722b1ee73e372ba",
     "feb": "Deep-Agent/R1-V@9d576c7d5a700119b99158133987fac125f71629",
+    "mixed": "EvolvingLMMs-Lab/open-r1-multimodal@232b7ba839896f4c80c455aa9b05865c38a197fc",
     "video": "Wang-Xiaodong1899/Open-R1-Video@50eb65f32f7f0b3c9bc20b74046ef1b5d960088e",
 }
+# Whose log-probs see images or clips: the policy's, the reference's.
+SEEING = {"head": (True, True), "feb": (False, False), "mixed": (True, False), "video": (True, True)}
 GROUP, LENGTH = 3, 7
 _LIMITS = {"min_pixels": 56 * 56, "max_pixels": 112 * 112}
 _SETTINGS = {
@@ -117,9 +120,9 @@ def upstream_loss(
     """Loss and KL of one group, as R1-V's trainer (trl 0.14) computes them."""
     ids = torch.cat([rollout.prompt_ids.expand(GROUP, -1), rollout.completion_ids], dim=1)
 
-    def log_probs(model: Any) -> torch.Tensor:
+    def log_probs(model: Any, sees: bool) -> torch.Tensor:
         inputs: dict[str, Any] = {"input_ids": ids}
-        if kind != "feb":
+        if sees:
             name = "video" if kind == "video" else "image"
             suffix = "_videos" if kind == "video" else ""
             inputs[f"pixel_values{suffix}"] = rollout.pixels.repeat(GROUP, 1)
@@ -128,9 +131,9 @@ def upstream_loss(
         predicted = model(**inputs).logits[:, :-1].log_softmax(-1)
         return predicted.gather(-1, ids[:, 1:, None])[:, -LENGTH:, 0]
 
-    own = log_probs(policy)
+    own = log_probs(policy, SEEING[kind][0])
     with torch.no_grad():
-        ratio_to = log_probs(reference)
+        ratio_to = log_probs(reference, SEEING[kind][1])
     kl = torch.exp(ratio_to - own) - (ratio_to - own) - 1
     advantages = (rollout.rewards - rollout.rewards.mean()) / (rollout.rewards.std() + 1e-4)
     per_token = -(torch.exp(own - own.detach()) * advantages[:, None] - beta * kl)

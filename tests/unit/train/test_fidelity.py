@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ from safetensors.torch import load_file, save_file
 
 from r1mm.cli import main
 from r1mm.errors import BadInput
-from r1mm.train.fidelity import Fidelity, check_fidelity, reading_of, replay
+from r1mm.train.fidelity import Fidelity, as_upstream_would, check_fidelity, present_name
 from r1mm.train.fixture import read_fixture
+from r1mm.train.replay import reading_of, replay
 from tests.unit.train.recorded import Kind, write_fixture
 
 # Recorded from upstream's code; data for checks, which no commit carries.
 SHARED = Path(os.environ.get("R1MM_SHARED") or Path(__file__).resolve().parents[3].parent / "shared") / "fidelity"
-BETAS: dict[Kind, float] = {"head": 0.04, "feb": 0.07, "video": 0.1}  # one that is not the recipe's own
+BETAS: dict[Kind, float] = {"head": 0.04, "feb": 0.07, "mixed": 0.04, "video": 0.1}  # one not the recipe's own
+MIXED = "EvolvingLMMs-Lab/open-r1-multimodal@232b7ba"
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +82,65 @@ def test_an_image_encoded_once_per_group_changes_nothing(
     assert ours.gradients.keys() == stock.gradients.keys()
     apart = sum(float((ours.gradients[name] - g).double().square().sum()) for name, g in stock.gradients.items())
     assert (apart / sum(float(g.double().square().sum()) for g in stock.gradients.values())) ** 0.5 < 1e-6
+
+
+@pytest.mark.parametrize("name", ["r1v-head", "r1v-feb"])
+@pytest.mark.parametrize("commit", ["232b7ba", "c26e521", "f2be85f"])
+def test_recorded_rollouts_as_open_r1_multimodal_would_score_them(name: str, commit: str, tmp_path: Path) -> None:
+    if not SHARED.is_dir():
+        pytest.skip(f"no recorded fixtures at {SHARED}; R1MM_SHARED names the folder that holds fidelity/")
+    fixture = read_fixture(SHARED / name)
+    found = check_fidelity(fixture, tmp_path, upstream=f"EvolvingLMMs-Lab/open-r1-multimodal@{commit}")
+    assert found.faithful
+    assert found.recorded_of == fixture.meta.upstream
+    # Upstream's side is upstream's: the same plain torch gives the gradient that was recorded.
+    assert found.anchor_error is not None
+    assert found.anchor_error < 1e-6
+    assert found.gradient_error is not None
+    assert found.gradient_error < 2e-6
+    assert found.kl_error is not None
+    assert found.kl_error < 1e-6
+    assert abs(found.loss - found.upstream_loss) < 1e-7
+    # What a pass sees matters: a policy that sees is farther from a reference that does not than from one that does.
+    blind_reference = commit == "232b7ba"
+    assert (found.upstream_kl > 0.09) == blind_reference
+
+
+@pytest.mark.parametrize("kind", ["head", "feb"])
+def test_the_mixed_case_is_computed_as_it_would_be_recorded(
+    kind: Kind, fixtures: dict[Kind, Path], tmp_path: Path
+) -> None:
+    # The four fixtures have the same rollouts and weights.
+    fixture, recorded = (read_fixture(fixtures[name]) for name in (kind, "mixed"))
+    fixture = replace(fixture, meta=fixture.meta.model_copy(update={"beta": recorded.meta.beta}))
+    told, anchor_error = as_upstream_would(fixture, MIXED, tmp_path)
+    assert told.meta.loss == pytest.approx(recorded.meta.loss, abs=1e-7)
+    assert told.meta.kl == pytest.approx(recorded.meta.kl, rel=1e-5)
+    ours = {present_name(name): gradient for name, gradient in recorded.gradients.items()}
+    assert told.gradients.keys() == ours.keys()
+    for name, gradient in told.gradients.items():
+        assert gradient.allclose(ours[name], rtol=1e-4, atol=1e-8), name
+    assert (anchor_error < 1e-6) == (kind == "head")  # the other was recorded with another beta
+
+
+def test_the_verb_shows_a_commit_that_was_not_recorded(
+    fixtures: dict[Kind, Path], head: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fidelity", str(fixtures["head"]), "--as", MIXED]) == 0
+    text = capsys.readouterr().out
+    assert f"as {MIXED} would score them, read as mm8k-2b/head" in text
+    assert "plain torch, which gives the rollouts' own recorded gradient to" in text
+    assert main(["fidelity", str(fixtures["video"]), "--as", MIXED]) == 2
+    assert "is of clips" in capsys.readouterr().err
+    assert main(["fidelity", str(fixtures["head"]), "--as", "nobody"]) == 2
+    assert "upstream nobody is none that a recipe follows" in capsys.readouterr().err
+    # Computed numbers count for nothing where the recorded ones do not come out of the same computation.
+    gradients = load_file(head / "gradients.safetensors")
+    gradients["model.norm.weight"] *= 1.1
+    save_file(gradients, head / "gradients.safetensors")
+    assert main(["fidelity", str(head), "--as", MIXED, "--json"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["gradient_error"] < 1e-5 < found["anchor_error"]
 
 
 def test_the_upstream_chooses_the_settings() -> None:
