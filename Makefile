@@ -67,7 +67,8 @@ test-containers: $(READY) ## containers, against the engine that DOCKER_HOST or 
 	$(VENV)/bin/pytest tests/containers
 
 test-evaluator: $(READY) $(EVALUATOR)/.ready ## the bridge to lmms-eval with the real lmms-eval (R1MM_EVALUATOR_PYTHON: one you have)
-	R1MM_EVALUATOR_PYTHON="$${R1MM_EVALUATOR_PYTHON:-$(abspath $(EVALUATOR))/bin/python}" $(VENV)/bin/pytest tests/recipes/test_lmms.py
+	R1MM_EVALUATOR_PYTHON="$${R1MM_EVALUATOR_PYTHON:-$(abspath $(EVALUATOR))/bin/python}" $(VENV)/bin/pytest tests/recipes/test_lmms.py \
+		tests/recipes/test_mm8k_full.py::test_its_benchmarks_are_asked_by_lmms_eval
 
 images: image-cpu image-gpu ## build both images that most recipes need
 

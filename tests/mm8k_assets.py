@@ -12,6 +12,7 @@ from datasets import Dataset, Features, Image, Value
 from PIL import Image as Picture
 
 from r1mm.recipe_files import RECIPES
+from tests.lmms_picture_assets import mmmu_rows, write_mathvista, write_parquet
 from tests.local_assets import write_model
 
 # As the hub's page of the dataset shows them.
@@ -71,11 +72,19 @@ SMALLER: dict[str, Any] = {
 }
 
 
-def small_mm8k(folder: Path, *, tested: int = 3, **changes: Any) -> Path:
+def write_benchmarks(folder: Path) -> None:
+    """Ten items of MMMU and of MathVista where recipe `mm8k-2b` looks for them in a folder of assets."""
+    pictures = tuple(f"image_{number}" for number in range(1, 8))
+    mmmu = folder / "datasets" / "lmms-lab" / "MMMU" / "data" / "validation-00000-of-00001.parquet"
+    write_parquet(mmmu, mmmu_rows(), pictures)
+    write_mathvista(folder / "datasets" / "AI4Math" / "MathVista")
+
+
+def small_mm8k(folder: Path, *, tested: int | None = 3, **changes: Any) -> Path:
     """Write recipe `small8k` below `folder`: `mm8k-2b` with the numbers of SMALLER, tested on its own training set.
 
-    lmms-eval's tasks need an environment of their own; `tested` items stand in their place, the first.  `changes` by
-    the names of top-level settings.
+    lmms-eval's tasks need an environment of their own; `tested` items, the first, stand in their place.  None leaves
+    the tasks, on the items of `write_benchmarks`.  `changes` by the names of top-level settings.
     """
     recipe = yaml.safe_load((RECIPES / "mm8k-2b" / "recipe.yaml").read_text())
     recipe["name"] = "small8k"
@@ -87,8 +96,11 @@ def small_mm8k(folder: Path, *, tested: int = 3, **changes: Any) -> Path:
             target = target[part]
         target[last] = {"value": value, "source": ours}
     for name in ("mmmu", "mathvista"):
-        del recipe["assets"][name]
-    recipe["tasks"] = {"seen": {"scorer": "math", "items": "train", "limit": tested, "source": ours}}
+        recipe["assets"][name]["rows"] = 10
+        if tested is not None:
+            del recipe["assets"][name]
+    if tested is not None:
+        recipe["tasks"] = {"seen": {"scorer": "math", "items": "train", "limit": tested, "source": ours}}
     target_folder = folder / "small8k"
     target_folder.mkdir(parents=True)
     (target_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))

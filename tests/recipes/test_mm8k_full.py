@@ -1,12 +1,15 @@
 """open-r1-multimodal's recipe end to end with tiny stand-ins for its assets, in the real schema."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from r1mm.evaluate.lmms import VARIABLE
 from tests.command import reproduce
-from tests.mm8k_assets import SIZES, make_mm8k_assets, row, small_mm8k
+from tests.lmms_picture_assets import MATHVISTA, MMMU, mathvista_prompts, mmmu_prompts
+from tests.mm8k_assets import SIZES, make_mm8k_assets, row, small_mm8k, write_benchmarks
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.whole]
 LONG = (784, 784)  # 28 x 28 tokens, more than the 256 of a small recipe's prompt
@@ -66,6 +69,27 @@ def test_a_step_over_an_image_of_as_many_pixels_as_it_may_have(tmp_path: Path) -
     assert not (run / "stages" / "grpo" / "over-long.json").exists()
     (step,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert step["num_tokens"] > 2 * 54 * 54  # two completions, each behind all tokens of its image
+
+
+@pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no environment; `make test-evaluator` does")
+def test_its_benchmarks_are_asked_by_lmms_eval(tmp_path: Path) -> None:
+    write_benchmarks(make_mm8k_assets(tmp_path / "assets", [row(i, SIZES[i]) for i in range(4)]))
+    recipe = small_mm8k(tmp_path / "recipes", tested=None, **{"train.max_steps": 1})
+    result = reproduce(recipe, tmp_path / "runs", "--assets", tmp_path / "assets", "--gpus", "cpu")
+    assert result.returncode == 0, result.stderr
+    runs = tmp_path / "runs" / "small8k"
+
+    def asked(home: str, condition: str, task: str) -> list[str]:
+        lines = (runs / home / "generations" / f"{condition}-{task}.jsonl").read_text().splitlines()
+        return [json.loads(line)["prompt"] for line in lines]
+
+    base = "base-seed0-released"
+    without_words = [mmmu_prompts(case)[0].replace("Think first.\n", "") for case in MMMU]
+    assert asked(base, "base-think", "mmmu-val") == without_words
+    assert asked(base, "base-direct", "mmmu-val") == [mmmu_prompts(case)[1] for case in MMMU]
+    assert asked(base, "base-direct", "mathvista-mini") == [mathvista_prompts(case)[1] for case in MATHVISTA]
+    for task in ("mmmu-val", "mathvista-mini"):
+        assert asked("released-seed1", "trained-think", task) == asked(base, "base-think", task)
 
 
 def test_by_itself_the_recipe_refuses_a_prompt_that_is_too_long(assets: Path, tmp_path: Path) -> None:
