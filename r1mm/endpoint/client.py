@@ -70,10 +70,14 @@ class Endpoint:
         return urlsplit(self.base_url)._replace(query="", fragment="").geturl()
 
     @property
+    def here(self) -> bool:
+        """Whether it is on this machine."""
+        return urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
+
+    @property
     def unencrypted(self) -> bool:
         """Whether what is sent can be read on the way, beyond this machine."""
-        url = urlsplit(self.base_url)
-        return url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1")
+        return urlsplit(self.base_url).scheme == "http" and not self.here
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -263,6 +267,7 @@ async def connected(endpoint: Endpoint, concurrency: int) -> AsyncIterator[Clien
     async with openai.DefaultAsyncHttpxClient(
         limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         follow_redirects=False,  # a POST that is redirected becomes a GET
+        trust_env=not endpoint.here,  # a proxy for the world knows nothing of this machine
     ) as http:
         client = openai.AsyncOpenAI(
             api_key=endpoint.key.value,

@@ -98,16 +98,22 @@ def fixed_parts(templates: Iterable[str]) -> set[str]:
     return {part for part in parts if part.strip()}
 
 
-def build_tokenizer(templates: Sequence[str], palette: Sequence[str]) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    templates: Sequence[str],
+    palette: Sequence[str],
+    phrases: Iterable[str] = tuple(QUESTIONS.values()),
+    texts: Iterable[str] = (),
+) -> PreTrainedTokenizerFast:
     """The counting miniature's tokenizer: its chat template, prompts and both ways of answering, to the blank.
 
-    `templates` hold `{question}`.  A prompt is 42 tokens instead of the 71 that its words would be.
+    `templates` hold `{question}`.  `phrases` are one token each, as are the templates' parts; `texts` are covered too.
+    With questions in one piece a prompt is 42 tokens instead of the 71 that its words would be.
     """
     prompts = [template.format(question=question) for template in templates for question in QUESTIONS.values()]
     colors = "".join(f" {color}" for color in palette)
     digits = "".join(f"{digit} {digit}" for digit in range(LARGEST_COUNT))
-    texts = [*prompts, thinking_answer(palette, palette), direct_answer(1), colors, digits]
-    return tokenizer_of(fixed_parts(templates) | set(QUESTIONS.values()), texts)
+    covered = [*prompts, thinking_answer(palette, palette), direct_answer(1), colors, digits, *phrases, *texts]
+    return tokenizer_of(fixed_parts(templates) | set(phrases), covered)
 
 
 def tokenizer_of(phrases: Iterable[str], texts: Iterable[str]) -> PreTrainedTokenizerFast:

@@ -1,4 +1,5 @@
-"""What a miniature is made of: pictures of solids to count, or films of solids that move.
+"""What a miniature is made of: pictures of solids to count, with or without traces about them, or films of solids
+that move.
 
 The stages are the same for both; this is all they need to know.
 """
@@ -15,6 +16,7 @@ from r1mm.mini.choices import build_choice_tokenizer, letter_words, seen_words
 from r1mm.mini.clip_sets import choice_examples, read_films, render_clip_sets
 from r1mm.mini.datasets import PALETTE, read_scenes, render_sets, warm_start_examples
 from r1mm.mini.language import build_tokenizer, digit_words
+from r1mm.mini.traces import build_trace_tokenizer, traced_examples
 from r1mm.recipe import Recipe
 
 
@@ -47,6 +49,17 @@ FILMS = Material(
 )
 
 
+# As PICTURES, of a recipe whose model is to learn from traces.
+TRACED_PICTURES = Material(
+    render=render_sets,
+    tokenizer=lambda templates: build_trace_tokenizer(templates, PALETTE),
+    heavy_words=digit_words,
+    examples=lambda folder, *how: traced_examples(read_scenes(folder, WARM_START), *how),
+)
+
+
 def material_of(recipe: Recipe) -> Material:
     """What a miniature recipe is made of."""
-    return FILMS if recipe.clips else PICTURES
+    if recipe.clips:
+        return FILMS
+    return TRACED_PICTURES if recipe.distill else PICTURES

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1mm.verbs import distill_query
+from r1mm.verbs import distill_query, distill_reasoner
 from r1mm.verbs.common import AddVerb, ended_in_order, print_json, print_table, whole_number, with_steps
 from r1mm.verbs.pushing import access_of_options, push_option, pushed_of_options
 
@@ -30,7 +30,7 @@ before wrote:
 Beside its files each step leaves a record (*.provenance.json, filter.json) of what it was given and how many came out;
 the next takes it up, and the dataset's card tells the whole chain. Files and folders appear whole or not at all, but
 for the answers, which are kept one by one, so that `query` goes on where it was stopped.
-`r1mm distill STEP --help` says more."""
+`r1mm distill STEP --help` says more; `r1mm distill reasoner` is an address to try it with, without any model."""
 
 _SEED = 1234
 _STOPPED = "nothing was written; the same command starts anew"
@@ -43,6 +43,7 @@ def add(verb: AddVerb) -> None:
     )
     _add_questions(step)
     distill_query.add(step)
+    distill_reasoner.add(step)
     _add_filter(step)
     _add_build(step)
 
