@@ -17,6 +17,7 @@ HOMES: tuple[Home, ...] = ("assets", "base", "run")
 HOME_OF: dict[str, Home] = {
     "assets": "assets",
     "warm-start": "base",
+    "distill": "assets",
     "base-evaluation": "base",
     "base-gate": "run",
     "sft": "run",

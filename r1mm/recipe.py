@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from r1mm.asset_kinds import Asset
+from r1mm.distill_parts import Distill
 from r1mm.errors import BadInput
 from r1mm.sourced import Setting, Source, Sparse, Strict
 from r1mm.task_parts import CONDITIONS as CONDITIONS  # of a recipe as much as of its tasks
@@ -29,7 +30,7 @@ from r1mm.training_parts import (
 )
 
 StageName = Literal[
-    "assets", "warm-start", "base-evaluation", "base-gate", "sft", "grpo", "evaluation", "verdict", "report"
+    "assets", "warm-start", "distill", "base-evaluation", "base-gate", "sft", "grpo", "evaluation", "verdict", "report"
 ]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 TRAIN_SET = "train"  # the name of the scene set or asset that a recipe trains on
@@ -181,6 +182,7 @@ class Recipe(Sparse):
     image_size: Setting[int] | None = None
     model: dict[str, Setting[Any]] = Field(default={})
     warm_start: dict[str, Setting[Any]] = Field(default={})
+    distill: Distill | None = None
     # Of a full recipe, which fetches them.  A plan lays its batch out on the GPUs at hand, `hardware` is upstream's.
     assets: dict[str, Asset] = Field(default={})
     hardware: Setting[str] | None = None
@@ -230,6 +232,10 @@ class Recipe(Sparse):
             )
         if self.miniature and self.prompts.system is not None:
             raise ValueError("prompts.system is not for a miniature, whose tiny model is taught no system turn")
+        if bool(self.distill) != ("distill" in self.stages) or (self.distill and not self.miniature):
+            raise ValueError("distill is for a miniature recipe with the stage distill, and for no other")
+        if self.distill and not isinstance(self.scenes.get(self.distill.scenes.value), SceneSet):
+            raise ValueError(f"distill.scenes names {self.distill.scenes.value!r}, which is no set of pictures")
         for size, keys in of_size.items():
             for key in keys:
                 if bool(getattr(self, key)) != (size == self.size):

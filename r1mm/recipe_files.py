@@ -98,6 +98,7 @@ _WARM_START = frozenset(
         *("direct_share_late", "switch_at", "broken_share"),
     }
 )
+_TRACED = frozenset({"describe_share"})  # of the warm start of a recipe that distills
 
 
 def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
@@ -107,9 +108,10 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
     def miniature(names: frozenset[str]) -> frozenset[str]:
         return names if recipe.miniature else frozenset()
 
+    warm_start = _WARM_START | (_TRACED if recipe.distill else frozenset())
     sections: tuple[tuple[str, dict[str, Setting[Any]], frozenset[str], frozenset[str], str], ...] = (
         ("model", recipe.model, _MODEL | _INITIAL, miniature(_MODEL), "setting of the tiny model"),
-        ("warm_start", recipe.warm_start, _WARM_START | training, miniature(_WARM_START), "setting of the warm start"),
+        ("warm_start", recipe.warm_start, warm_start | training, miniature(warm_start), "setting of the warm start"),
         ("processor", recipe.processor, _PROCESSOR, frozenset(), "limit of the image processor"),
         ("clips", recipe.clips, _CLIPS, frozenset(), "setting of how clips are read"),
         ("upstream_layout", recipe.upstream_layout, _UPSTREAM_LAYOUT, frozenset(), "part of upstream's layout"),

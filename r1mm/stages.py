@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from r1mm.distill_stage import distill_answers
 from r1mm.errors import BadInput
 from r1mm.inputs import (
     base_model,
@@ -278,6 +279,7 @@ _FLOOR = (
     "asset_kinds.py",
     "task_parts.py",
     "training_parts.py",
+    "distill_parts.py",
     "recipe.py",
     "libraries.py",
     "rundir.py",
@@ -294,6 +296,12 @@ STAGE_TABLE: dict[str, Stage] = {
         ("model", "warm_start", "prompts", "threads", "image_size", "clips"),
         (*_FLOOR, "mini", "train/supervised.py", "train/examples.py", "train/checkpoints.py", "train/settings.py"),
         warm_start,
+    ),
+    "distill": Stage(
+        ("assets",),
+        ("distill",),
+        (*_FLOOR, "distill_stage.py", "chain", "distill", "endpoint", "mini"),
+        distill_answers,
     ),
     "base-evaluation": Stage(
         ("assets", "warm-start"),
@@ -312,7 +320,7 @@ STAGE_TABLE: dict[str, Stage] = {
         derived=True,
     ),
     "sft": Stage(
-        ("assets", "warm-start"),
+        ("assets", "warm-start", "distill"),
         ("sft", "sft_examples", "examples_per_step", "sft_layout", "devices", "threads", "processor"),
         (*_FLOOR, "training_stages.py", "plan", "train"),
         train_by_examples,
@@ -337,7 +345,7 @@ STAGE_TABLE: dict[str, Stage] = {
         ("base-evaluation", "evaluation"), (), (*_FLOOR, "answers", "evaluate", "judge"), give_verdict, derived=True
     ),
     "report": Stage(
-        ("verdict", "sft", "grpo"),
+        ("distill", "verdict", "sft", "grpo"),
         (),
         (*_FLOOR, "ledger.py", "answers", "evaluate", "judge", "report"),
         write_report,

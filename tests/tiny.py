@@ -194,6 +194,29 @@ def tiny_sft_recipe(folder: Path, changes: dict[str, Any] | None = None) -> Path
     return path.parent
 
 
+def tiny_distill_recipe(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+    """`distill-mini` with the numbers of `tiny_recipe`, below `folder`; `changes` by dotted path."""
+    shutil.copytree(RECIPES / "r1v-mini", folder / "r1v-mini", dirs_exist_ok=True)
+    recipe = yaml.safe_load((RECIPES / "distill-mini" / "recipe.yaml").read_text())
+    source = "our choice: to test the machinery"
+    recipe["name"] = "tiny-distill"
+    for scene in recipe["scenes"].values():
+        scene["items"] = ITEMS
+    own = {"sft.max_steps": 3, "sft.save_steps": 2, "sft.per_device_train_batch_size": 4, "examples_per_step": 4}
+    for dotted, value in {**SMALLER, **own, **(changes or {})}.items():
+        *parents, last = dotted.split(".")
+        target = recipe
+        for part in parents:
+            target = target.setdefault(part, {})
+        target[last] = {"value": value, "source": source}
+    target_folder = folder / "tiny-distill"
+    target_folder.mkdir(parents=True, exist_ok=True)
+    (target_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    expected: dict[str, Any] = {"recipe": "tiny-distill", "claims": [], "reference_rows": []}
+    (target_folder / "expected.yaml").write_text(yaml.safe_dump(expected, sort_keys=False))
+    return target_folder
+
+
 def write_examples(path: Path, items: int = 10) -> Path:
     """Rendered pictures with a thought and an answer for each, as a set that supervised fine-tuning learns from."""
     from datasets import Dataset, Features, Image, Value

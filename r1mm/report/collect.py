@@ -79,6 +79,7 @@ def _run_inputs(
     def steps_of(name: str) -> list[dict[str, Any]]:
         return read_jsonl(root / name) if (root / name).is_file() else []
 
+    distilled = root.parent / "assets" / "stages" / "distill" / "distill.json"
     return ReportInputs(
         resolved=read("recipe.json"),
         manifest=read("manifest.json"),
@@ -89,6 +90,7 @@ def _run_inputs(
         image_of=image_of,
         contact_sheets=sheets,
         ledger=ledger,
+        distilled=json.loads(distilled.read_text(encoding="utf-8")) if distilled.is_file() else {},
     )
 
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from r1mm.ledger import Entry
 from r1mm.report import figures
+from r1mm.report.distilled import distilled_section
 from r1mm.report.figures import Row
 from r1mm.report.form import form_figure, form_words
 from r1mm.report.rows import GROUPS, lines_figure, shown_lines
@@ -69,7 +70,7 @@ class ReportInputs:
     `tuning`: those of supervised fine-tuning.  `verdict`: verdict.json.  `outputs[split][condition]`: the lines of
     {condition}-{split}.jsonl.  `image_of(split, item)`: the item's PNG, None where there is none; itself None where
     images are not at hand.  `contact_sheets[split]`: one PNG of many items.  `ledger`: upstream's settings beside ours
-    under the variant; empty where the recipe has no ledger.
+    under the variant; empty where the recipe has no ledger.  `distilled`: distill.json, empty where there is none.
     """
 
     resolved: Row
@@ -81,6 +82,7 @@ class ReportInputs:
     contact_sheets: Mapping[str, bytes] = field(default_factory=dict)
     ledger: Sequence[Entry] = ()
     tuning: Sequence[Row] = ()
+    distilled: Row = field(default_factory=dict)
 
     def metrics_of(self, training: str) -> Sequence[Row]:
         """The lines of one training, none where it was not run."""
@@ -228,6 +230,7 @@ def common(inputs: ReportInputs) -> dict[str, Any]:
         "comparisons": inputs.verdict.get("comparisons") or {}, "manifest": inputs.manifest,
         "miniature": size == "miniature", "full": size == "full",
         "condition_words": CONDITION_WORDS, "kinds": KINDS, "groups": GROUPS, "absent": ABSENT,
+        "distilled": distilled_section(inputs.distilled),
     }  # fmt: skip
 
 

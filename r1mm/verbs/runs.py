@@ -49,8 +49,8 @@ def add(verb: AddVerb) -> None:
         "stage",
         _stage,
         "run one stage of a recipe in this process (what `reproduce` starts for each stage)",
-        "Stages in order, of which a recipe has some: assets, warm-start, base-evaluation, base-gate, sft, grpo,\n"
-        "evaluation, verdict, report.",
+        "Stages in order, of which a recipe has some: assets, warm-start, distill, base-evaluation, base-gate, sft,\n"
+        "grpo, evaluation, verdict, report.",
     )
     stage.add_argument("stage", help="name of the stage")
     stage.add_argument("--locks-held", action="store_true", help=argparse.SUPPRESS)  # by `reproduce`, which starts it

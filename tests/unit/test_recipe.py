@@ -12,7 +12,7 @@ from r1mm.recipe import resolve
 from r1mm.recipe_files import RECIPES, all_recipes, find_recipe, grpo_fields, load_expected, load_recipe, sft_fields
 from r1mm.stages import STAGE_TABLE
 from r1mm.yaml_files import read_yaml
-from tests.tiny import tiny_recipe, tiny_sft_recipe
+from tests.tiny import tiny_distill_recipe, tiny_recipe, tiny_sft_recipe
 
 
 def written(folder: Path, find: str, replace: str) -> Path:
@@ -32,6 +32,26 @@ def test_every_recipe_of_the_repository_is_good(folder: Path) -> None:
     recipe = load_recipe(folder / "recipe.yaml")
     load_expected(folder / "expected.yaml", recipe)
     assert (folder / "README.md").is_file()
+
+
+def test_a_distillation_stands_and_falls_with_its_stage(tmp_path: Path) -> None:
+    path = tiny_distill_recipe(tmp_path) / "recipe.yaml"
+    whole = yaml.safe_load(path.read_text())
+
+    def refused(changed: dict[str, Any]) -> str:
+        path.write_text(yaml.safe_dump({**whole, **changed}, allow_unicode=True))
+        with pytest.raises(BadInput) as error:
+            load_recipe(path)
+        return str(error.value)
+
+    stages = [stage for stage in whole["stages"] if stage != "distill"]
+    assert "distill is for a miniature recipe with the stage distill" in refused({"stages": stages})
+    elsewhere = whole["distill"] | {"scenes": whole["distill"]["scenes"] | {"value": "nowhere"}}
+    assert "distill.scenes names 'nowhere', which is no set of pictures" in refused({"distill": elsewhere})
+    shares = whole["distill"] | {"kinds": whole["distill"]["kinds"] | {"value": {"count": 0.5}}}
+    assert "kinds sum to 0.5; they must sum to 1" in refused({"distill": shares})
+    blind = {key: one for key, one in whole["warm_start"].items() if key != "describe_share"}
+    assert "warm_start lacks describe_share" in refused({"warm_start": blind})
 
 
 def test_the_four_variants_are_the_two_factors_crossed() -> None:

@@ -131,6 +131,60 @@ def test_the_parts_of_the_report_stand_in_order(report: str) -> None:
         assert command in shown
 
 
+DISTILLED: dict[str, Any] = {
+    "rules": "strict",
+    "steps": {
+        "questions": 2000,
+        "for a number": 1100,
+        "asked": 1900,
+        "answered": 1850,
+        "passed": 1234,
+        "examples": 1230,
+    },
+    "mistakes": {"forgets": {"made": 20, "passed": 1}, "none": {"made": 80, "passed": 71}},
+    "filter": {
+        "records": 1850,
+        "good": 1400,
+        "traces": {
+            name: {"passed": n, "good": n - 3, "picked": 1, "unsound": 2, "lost": 9, "precision": 0.875, "recall": 0.5}
+            for name, n in (("upstream", 24), ("strict", 20))
+        },
+        "patterns": {
+            name: [
+                {
+                    "name": f"{name}-{kind}",
+                    "group": "labelled",
+                    "valid": n,
+                    "mismatch": 0,
+                    "unparseable": 0,
+                    "traces": {},
+                }
+                for kind, n in (("bold", 4), ("never", 0))
+            ]
+            for name in ("upstream", "strict")
+        },
+    },
+}
+
+
+def test_both_pages_show_what_distillation_let_through(run: ReportInputs, runs: list[ReportInputs]) -> None:
+    pages = [
+        build_report(dataclasses.replace(run, distilled=DISTILLED)),
+        build_comparison(ComparisonInputs([dataclasses.replace(one, distilled=DISTILLED) for one in runs])),
+    ]
+    for text in pages:
+        told = words(Reader(text).text)
+        assert "What distillation let through" in told
+        assert "1900 questions about described scenes were put to a scripted reasoner" in told
+        assert "asked, with the count of all" in text
+        assert "forgets one: 1 of 20" in text
+        assert "strict20 17 1 2 9 87.5 %" in told
+        assert told.index("strict20") < told.index("upstream24")
+        assert "strict-bold" in told
+        assert "strict-never" not in told  # it decided nothing
+    assert "What distillation let through" not in build_report(run)
+
+
 def test_a_miniature_says_what_it_is_no_evidence_for_and_a_full_run_does_not(run: ReportInputs, report: str) -> None:
     assert "it is no evidence about the full-size model" in report
     full = dataclasses.replace(run, metrics=[], verdict={**run.verdict, "size": "full", "reference_rows": []})
