@@ -1,7 +1,8 @@
 # r1mm.  The two commands: `make reproduce-r1v` and `make test`.  Each sets up all it needs in .venv and asks nothing.
 #
 #   make reproduce-r1v [VARIANT=images-fixed|as-published|as-fixed|format-fixed|all] [SEED=1] [BASE_SEED=1] [RUNS=runs] [FRESH=1]
-#   make reproduce-video [VARIANT=as-fixed|as-published-22feb|...]  and either takes
+#   make reproduce-video [VARIANT=as-fixed|as-published-22feb|...]
+#   make reproduce-distill [VARIANT=all|grpo|sft|sft-grpo]  and each takes
 #                      [LAUNCH=auto|local|compose] [IMAGE=name or id of an image that the engine holds]
 #                      [GPUS=8xA100-80G|1xH100-80G|...] [ASSETS=folder that serves every asset] [PAST_GATE=1] [SEED=1,2,3]
 #
@@ -33,7 +34,7 @@ JOB = --launch $(LAUNCH) $(if $(IMAGE),--image $(IMAGE)) --seed $(SEED) --runs $
 # Only what is set: an empty variable is not an absent one.
 $(foreach name,BASE_IMAGE CA_BUNDLE WHEELS R1MM_MEMORY R1MM_SHM HF_TOKEN_FILE DASHBOARD_PORT,$(if $($(name)),$(eval export $(name))))
 
-.PHONY: help setup reproduce-r1v reproduce-video images image-cpu image-gpu image-evaluator dashboard doctor test test-unit test-recipes test-containers \
+.PHONY: help setup reproduce-r1v reproduce-video reproduce-distill images image-cpu image-gpu image-evaluator dashboard doctor test test-unit test-recipes test-containers \
 	test-evaluator test-all lint locks clean
 
 help: ## show this list
@@ -44,6 +45,9 @@ reproduce-r1v: $(READY) ## run R1-V to its verdict and report (without a GPU: th
 
 reproduce-video: $(READY) ## run Open-R1-Video to its verdict and report (without a GPU: the miniature)
 	@$(R1MM) reproduce video $(JOB)
+
+reproduce-distill: $(READY) ## distill, fine-tune, GRPO: R1-V's three ways side by side (without a GPU: the miniature)
+	@$(R1MM) reproduce distill $(JOB) $(if $(VARIANT),,--variant all)
 
 test: lint test-unit test-recipes ## lint, unit tests, the R1-V miniature end to end
 

@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 
 from r1mm.job import make_job
+from r1mm.recipe import STAGES
+from r1mm.training_parts import TRAININGS
 
 
 def row(root: Path, source: str) -> dict[str, Any]:
@@ -22,12 +24,13 @@ def row(root: Path, source: str) -> dict[str, Any]:
     verdict = json.loads((root / "verdict.json").read_text())
     manifest = json.loads((root / "manifest.json").read_text())
     keys = ("n", "right", "unparsed", "format", "direct", "mean_tokens")
+    trained_by = next(stage for stage in reversed(STAGES) if stage in TRAININGS and stage in manifest["stages"])
     return {
         "who": "r1mm",
         "variant": verdict["variant"],
         "seed": verdict["seed"],
         "hardware": f"{manifest['cpu']['cores']} cores of {manifest['cpu']['model']}, no GPU",
-        "code": manifest["stages"]["grpo"]["code"],
+        "code": manifest["stages"][trained_by]["code"],
         "source": source,
         "results": {
             split: {name: {key: score[key] for key in keys} for name, score in conditions.items()}
