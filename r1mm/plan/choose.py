@@ -188,12 +188,12 @@ def _with_server(recipe: Recipe, counts: list[int], training: Training) -> list[
 
 
 def _refusal(recipe: Recipe, shape: Shape, work: Work, machine: Machine, layout: Layout, memory: Memory) -> BadInput:
+    count = layout.completions_per_device
     tried = [
         *([layout.sharding] if layout.device == "cuda" else []),
         *(["weights and optimizer in the host's memory"] if layout.offload else []),
         *(["gradient checkpointing"] if layout.gradient_checkpointing else []),
-        f"{layout.completions_per_device} {work.rows.removesuffix('' if layout.completions_per_device > 1 else 's')} "
-        "at a time",
+        f"{count} {work.rows if count > 1 else work.rows[:-1]} at a time",
     ]
     smallest = None if recipe.miniature else _smallest(recipe, shape, work)
     where = "of memory" if machine.cpu else "per GPU"

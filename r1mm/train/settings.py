@@ -130,8 +130,7 @@ def layout_fields(recipe: Recipe, layout: Layout, training: Training = "grpo") -
 
 
 def _generation_fields(recipe: Recipe, layout: Layout) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    fields["use_vllm"] = layout.generation != "transformers"
+    fields: dict[str, Any] = {"use_vllm": layout.generation != "transformers"}
     if layout.generation != "transformers":
         assert recipe.max_prompt_length is not None  # a full recipe has one
         longest = recipe.max_prompt_length.value + recipe.train["max_completion_length"].value

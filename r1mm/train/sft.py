@@ -55,7 +55,11 @@ class FineTuner(ResumesExactly, SFTTrainer):
 
     def __init__(self, *args: Any, base: Path, rows_of_step: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.base, self.rows_of_step = base, rows_of_step
+        self.base = base
+        self.rows_of_step = rows_of_step
+        # Of Qwen2.5-VL transformers says that it does not.  TRL divides by the tokens of the step itself; not told how
+        # many they are it would take the mean of the passes' means.
+        self.model_accepts_loss_kwargs = True
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's figures without its count of tokens, which begins anew where a run goes on."""
@@ -79,7 +83,8 @@ def long_examples(recipe: Recipe, model: Path, dataset: Dataset) -> dict[str, in
     settings, processor = _examples(recipe), load_processor(model, limits=values(recipe.processor))
     lengths = example_lengths(dataset, settings, processor)
     long = too_long(lengths, recipe.sft["max_length"].value, settings.too_long.value)
-    return {dataset[row]["item"]: lengths[row] for row in long}
+    items = dataset["item"][:]
+    return {items[row]: lengths[row] for row in long}
 
 
 def steps_of(recipe: Recipe, rows: int) -> int:

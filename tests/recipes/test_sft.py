@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from r1mm.errors import StageFailed
 from r1mm.plan import Layout
 from r1mm.train.distributed import in_processes
-from tests.command import files, r1mm, refused, reproduce, start
+from tests.command import failed, files, r1mm, refused, reproduce, start
 from tests.laid_out import laid_out, make_world, relative_difference, rows, tune_here, tuning_recipe
 from tests.local_assets import make_local_assets
 from tests.tiny import small_tuned_recipe, tiny_sft_recipe, write_examples
@@ -140,6 +140,15 @@ def test_a_kill_while_it_is_fine_tuned_changes_nothing(recipe: Path, finished: P
     assert result.returncode == 0, result.stderr
     whole, again = ({p.relative_to(at): p.read_bytes() for p in kept(at)} for at in (tuned(finished), tuned(tmp_path)))
     assert again == whole
+
+
+def test_fine_tuning_that_diverges_stops_before_the_update(finished: Path, tmp_path: Path) -> None:
+    for shared in ("assets", "base-seed1"):
+        shutil.copytree(finished / "tiny" / shared, tmp_path / "runs" / "tiny" / shared)
+    wild = tiny_sft_recipe(tmp_path / "wild", {"sft.learning_rate": 1e30, "sft.max_grad_norm": 1e30})
+    result = r1mm("stage", "sft", wild, "--runs", tmp_path / "runs")
+    failed(result, "is not finite; stopped before the update")
+    assert not (tuned(tmp_path / "runs", "sft-grpo") / "model").exists()
 
 
 def kept(stage: Path) -> list[Path]:

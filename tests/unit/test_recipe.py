@@ -9,7 +9,16 @@ import yaml
 from r1mm.errors import BadInput
 from r1mm.job import make_job
 from r1mm.recipe import resolve
-from r1mm.recipe_files import RECIPES, all_recipes, find_recipe, grpo_fields, load_expected, load_recipe, sft_fields
+from r1mm.recipe_files import (
+    RECIPES,
+    all_recipes,
+    find_recipe,
+    grpo_fields,
+    load_expected,
+    load_recipe,
+    of_family,
+    sft_fields,
+)
 from r1mm.stages import STAGE_TABLE
 from r1mm.yaml_files import read_yaml
 from tests.tiny import tiny_distill_recipe, tiny_recipe, tiny_sft_recipe
@@ -604,3 +613,17 @@ def test_a_task_about_pictures_that_cannot_be_asked(
 ) -> None:
     with pytest.raises(BadInput, match=words):
         load_recipe(of_pictures(tmp_path, task, evaluation))
+def test_a_family_has_one_full_recipe_that_its_name_stands_for() -> None:
+    assert of_family("r1v", "full") == "r1v-clevr-2b"
+    assert of_family("distill", "full") == "r1v-clevr-2b-sft"  # and not the one that goes on with GRPO
+    assert of_family("distill-grpo", "full") == "r1v-clevr-2b-distilled"
+
+
+def test_pictures_alone_are_learnt_from(tmp_path: Path) -> None:
+    path = of_clips(tmp_path, {"clips": {"frames": setting(4)}})
+    recipe = yaml.safe_load(path.read_text())
+    other = yaml.safe_load((tiny_sft_recipe(tmp_path / "other") / "recipe.yaml").read_text())
+    recipe |= {key: other[key] for key in ("stages", "sft", "sft_examples", "examples_per_step")}
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    with pytest.raises(BadInput, match="the stage sft is for pictures, and this recipe has clips"):
+        load_recipe(path)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from r1mm.data.load import read_examples
 from r1mm.errors import BadInput
@@ -20,6 +20,7 @@ from r1mm.sourced import Setting, values
 from r1mm.train.settings import sft_config
 from r1mm.train.sft import FineTuner, WholeSteps, build_fine_tuner, long_examples, steps_of
 from tests.tiny import tiny_sft_recipe, write_examples
+from tests.unit.train.on_and_off import save_base
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = build_tokenizer([recipe.prompts.train.value], PALETTE)
     save(build_model(values(recipe.model), tokenizer, 0), build_processor(tokenizer, 112), place / "base")
     write_examples(place / "train.parquet")
+    save_base("qwen2_5_vl", place / "2.5")
     return place
 
 
@@ -45,8 +47,8 @@ def examples(world: Path) -> Dataset:
     return read_examples([world / "train.parquet"], world / ".cache", "train")
 
 
-def tuner(world: Path, recipe: Recipe, seed: int = 1) -> FineTuner:
-    return build_fine_tuner(recipe, model=world / "base", dataset=examples(world), seed=seed, folder=world / "sft")
+def tuner(world: Path, recipe: Recipe, base: str = "base") -> FineTuner:
+    return build_fine_tuner(recipe, model=world / base, dataset=examples(world), seed=1, folder=world / "sft")
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ class Plain:
     tokens: int
 
 
-def in_plain_torch(world: Path, rows: list[dict[str, Any]], answer_only: bool) -> list[Plain]:
+def in_plain_torch(base: Path, rows: list[dict[str, Any]], answer_only: bool) -> list[Plain]:
     """Each row by itself, nothing padded: transformers' own model, tower included, and a softmax over all logits.
 
     The text is written out by hand.
     """
-    model = Qwen2VLForConditionalGeneration.from_pretrained(world / "base", dtype=torch.float32)
-    processor = AutoProcessor.from_pretrained(world / "base")
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(base)
     pad = "<|vision_start|><|image_pad|><|vision_end|>"
     system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     found = []
@@ -103,13 +105,18 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
+OURS = {"image": "first", "open_turn": False, "loss": "answer"}
+
+
 @pytest.mark.parametrize(
-    ("changes", "answer_only"),
-    [({}, False), ({"image": "first", "open_turn": False, "loss": "answer"}, True)],
-    ids=["as-published", "ours"],
+    ("base", "changes", "answer_only"),
+    [("base", {}, False), ("base", OURS, True), ("2.5", {}, False)],
+    ids=["as-published", "ours", "as-published, Qwen2.5-VL"],
 )
-def test_an_accumulated_step_is_that_of_plain_torch(world: Path, changes: dict[str, Any], answer_only: bool) -> None:
-    trainer = tuner(world, recipe_of(world, **changes))
+def test_an_accumulated_step_is_that_of_plain_torch(
+    world: Path, base: str, changes: dict[str, Any], answer_only: bool
+) -> None:
+    trainer = tuner(world, recipe_of(world, **changes), base)
     loader = trainer.get_train_dataloader()
     order = list(trainer._get_train_sampler())[:4]
     batches, learnt = trainer.get_batch_samples(iter(loader), 2, torch.device("cpu"))
@@ -117,7 +124,7 @@ def test_an_accumulated_step_is_that_of_plain_torch(world: Path, changes: dict[s
     trainer.model.train()
     loss = sum(trainer.training_step(trainer.model, batch, learnt).item() for batch in batches)
     data = examples(world)
-    rows = in_plain_torch(world, [data[row] for row in order], answer_only)
+    rows = in_plain_torch(world / base, [data[row] for row in order], answer_only)
     expected, gradient = mean_of(rows)
     assert loss == pytest.approx(expected, rel=1e-5)
     assert apart(gradient_of(trainer.model), gradient) < 1e-5
