@@ -613,6 +613,8 @@ def test_a_task_about_pictures_that_cannot_be_asked(
 ) -> None:
     with pytest.raises(BadInput, match=words):
         load_recipe(of_pictures(tmp_path, task, evaluation))
+
+
 def test_a_family_has_one_full_recipe_that_its_name_stands_for() -> None:
     assert of_family("r1v", "full") == "r1v-clevr-2b"
     assert of_family("distill", "full") == "r1v-clevr-2b-sft"  # and not the one that goes on with GRPO
