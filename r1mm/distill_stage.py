@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from r1mm.distill_parts import Distill, Mistake
+from r1mm.errors import StageFailed
 from r1mm.job import Job
 from r1mm.rundir import FileStamp, files_below, iter_jsonl, stamp, write_bytes, write_json, write_jsonl
 
@@ -90,9 +91,10 @@ def _ask(how: Distill, folder: Path) -> None:
         for row in pairs:
             yield Request(messages_of(_prompt(how, row)), row)
 
-    with serving(how.reasoner.value, how.seed.value) as url, Records(folder / _ANSWERS) as records:
+    # Dead letters are asked again: a start may have been ended while the server did not answer.
+    with serving(how.reasoner.value, how.seed.value) as url, Records(folder / _ANSWERS, retry_dead=True) as records:
         endpoint = Endpoint(url, MODEL, Key(None, "the recipe"), max_tokens=how.max_tokens.value)
-        run_in_order(
+        summary = run_in_order(
             ask_all(
                 endpoint,
                 requests(),
@@ -103,6 +105,11 @@ def _ask(how: Distill, folder: Path) -> None:
                 title="ask the reasoner",
             )
         )
+    if others := {reason: count for reason, count in summary.dead_reasons.items() if reason != "length"}:
+        raise StageFailed(
+            f"the scripted reasoner on this machine left {sum(others.values())} questions unanswered ({others}); the "
+            "same command asks them again"
+        )
 
 
 def _tell_truth(how: Distill, folder: Path) -> int:
@@ -111,6 +118,7 @@ def _tell_truth(how: Distill, folder: Path) -> int:
     They are the same bytes in every run: what the client noted of when and in which order they came is left out.
     """
     from r1mm.chain.provenance import Provenance, provenance_path, read_provenance, write_provenance
+    from r1mm.endpoint.budget import LOST
     from r1mm.mini.reasoner import reply
     from r1mm.mini.server import MODEL
 
@@ -122,7 +130,7 @@ def _tell_truth(how: Distill, folder: Path) -> int:
             if prompt not in found:
                 continue  # cut at its length: a dead letter
             said = reply(prompt, how.reasoner.value, how.seed.value, how.max_tokens.value)
-            row = {key: value for key, value in found[prompt].items() if key not in ("key", "timestamp")}
+            row = {key: value for key, value in found[prompt].items() if key not in ("key", "timestamp", LOST)}
             yield row | {
                 "truth": {"answered": said.answer, "sound": said.sound},
                 "script": {"mistake": said.mistake, "ending": said.ending},

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from tqdm import tqdm
 
 from r1mm.endpoint.attached import Message
-from r1mm.endpoint.budget import NOTHING, Budget, Prices, Purse, Usage, most_tokens
+from r1mm.endpoint.budget import NOTHING, Budget, Lost, Prices, Purse, Usage, most_tokens
 from r1mm.endpoint.client import (
     CUT,
     Client,
@@ -128,7 +128,8 @@ async def ask_all(
     Raises BadInput when no request can succeed (address, key, model), StageFailed when that shows after some have, when
     the server no longer answers, or when nothing was answered; what was answered is kept in any case.
     """
-    run = _Run(endpoint, requests, records, pace, retries, Purse(budget or Budget(), prices or Prices(), records.spent))
+    purse = Purse(budget or Budget(), prices or Prices(), records.spent, records.unsaid, records.guessed)
+    run = _Run(endpoint, requests, records, pace, retries, purse)
     run.answer_name = answer
     with progress_bar(total=total, desc=title, unit="question") as run.bar:
         return await run.run(concurrency)
@@ -217,7 +218,7 @@ class _Run:
     async def _settle(self, client: Client, key: str, request: Request) -> None:
         """Ask until there is an answer, or until it is certain that there will be none."""
         most = most_tokens(request.messages, self.endpoint.max_tokens)
-        answered_before, failures = self.found.answered, 0
+        answered_before, failures, lost = self.found.answered, 0, Lost()
         while True:
             if not await self._unless_halted(self.purse.take(most)):
                 self.no_room = most
@@ -230,15 +231,16 @@ class _Run:
                 self.found.retries += failures > 0
                 reply = await client.ask(request.messages)
                 used = reply.usage
-                self._keep(key, request, reply, failures + 1)
+                self._keep(key, request, reply, failures + 1, lost)
                 return
             except Failure as failure:
                 used = failure.usage
                 failures += 1
+                lost = lost.with_failure(used, most)
                 self.heard |= not isinstance(failure, Unreachable)
                 wait = self._after(failure, failures, answered_before)
                 if wait is None:
-                    self._give_up(key, request, failure, failures)
+                    self._give_up(key, request, failure, failures, lost)
                     return
             finally:
                 self.purse.settle(most, used)
@@ -278,13 +280,13 @@ class _Run:
             self.error = error
             self.halted.set()
 
-    def _keep(self, key: str, request: Request, reply: Reply, attempts: int) -> None:
+    def _keep(self, key: str, request: Request, reply: Reply, attempts: int, lost: Lost) -> None:
         """Record an answer; one that was cut is none."""
         self.heard = True
         self.found.served_by[reply.model] += 1
         usage = reply.usage and {"prompt_tokens": reply.usage.prompt, "completion_tokens": reply.usage.completion}
         row = {**request.row, self.answer_name: reply.text, **self._record(key)}
-        row |= {"finish_reason": reply.finish_reason, "usage": usage}
+        row |= {"finish_reason": reply.finish_reason, "usage": usage, **lost.record()}
         if reply.finish_reason in CUT:
             self._bury(key, {**row, **_why(reply.finish_reason, 200, attempts, "")})
             if not self.records.answered and self.found.dead >= self.limit:
@@ -308,10 +310,10 @@ class _Run:
                 )
             )
 
-    def _give_up(self, key: str, request: Request, failure: Failure, attempts: int) -> None:
+    def _give_up(self, key: str, request: Request, failure: Failure, attempts: int, lost: Lost) -> None:
         """A question that came to nothing: a dead letter, unless it turns out that others fare no better."""
         reason = _why(failure.reason, failure.status, attempts, failure.body)
-        self.doubtful.append((key, {**request.row, **self._record(key), **reason}))
+        self.doubtful.append((key, {**request.row, **self._record(key), **reason, **lost.record()}))
         if len(self.doubtful) >= self.limit:
             self._halt(
                 StageFailed(

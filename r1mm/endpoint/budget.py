@@ -1,4 +1,7 @@
-"""What requests cost, and a limit that is never passed: tokens, money, or both."""
+"""What requests cost, and a limit that is not passed: tokens, money, or both.
+
+Over restarts too, but for attempts that were under way when the process was killed: those nobody has written down.
+"""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -8,6 +11,9 @@ from typing import Any, NamedTuple
 from r1mm.errors import BadInput
 
 _MILLION = 1e6
+LOST = (
+    "failed_attempts"  # in a record: tokens said (prompt, completion), attempts without a count, most tokens of those
+)
 # Room for what a chat template adds to a message: its marks, a default system turn.
 _TEMPLATE = 64
 # A picture: Qwen2-VL's largest is 12,845,056 pixels, 16,384 tokens of 28 x 28 (Qwen/Qwen2-VL-2B-Instruct,
@@ -32,6 +38,32 @@ class Usage(NamedTuple):
 
 
 NOTHING = Usage()
+
+
+class Lost(NamedTuple):
+    """What a question's failed attempts took: `said` by the server, and at most `guessed` for `unsaid` of no count."""
+
+    said: Usage = NOTHING
+    unsaid: int = 0
+    guessed: Usage = NOTHING
+
+    def with_failure(self, used: Usage | None, most: Usage) -> "Lost":
+        """With one more attempt, which `used` so much, or nobody knows: `most` then."""
+        if used is None:
+            return self._replace(unsaid=self.unsaid + 1, guessed=self.guessed.plus(most))
+        return self._replace(said=self.said.plus(used))
+
+    def record(self) -> dict[str, Any]:
+        """As it stands in a record; nothing where nothing was lost."""
+        return {LOST: [*self.said, self.unsaid, *self.guessed]} if self != Lost() else {}
+
+
+def lost_in(record: Mapping[str, Any]) -> Lost:
+    """What `Lost.record` wrote.  ValueError or TypeError where that is damaged."""
+    if LOST not in record:
+        return Lost()
+    prompt, completion, unsaid, *guessed = map(int, record[LOST])
+    return Lost(Usage(prompt, completion), unsaid, Usage(*guessed))
 
 
 @dataclass(frozen=True)
@@ -75,7 +107,9 @@ class Purse:
     came without a count: whether such an attempt is charged is known to the provider alone.
     """
 
-    def __init__(self, budget: Budget, prices: Prices, before: Usage) -> None:
+    def __init__(
+        self, budget: Budget, prices: Prices, before: Usage, unsaid: int = 0, guessed: Usage = NOTHING
+    ) -> None:
         self.priced = bool(prices.prompt or prices.completion)
         if budget.money is not None and not self.priced:
             raise BadInput(
@@ -84,7 +118,7 @@ class Purse:
             )
         self.budget, self.prices = budget, prices
         self.before, self.spent = before, before
-        self.guessed, self.held, self.unsaid = NOTHING, NOTHING, 0
+        self.guessed, self.held, self.unsaid = guessed, NOTHING, unsaid
         self._changed = asyncio.Event()
 
     async def take(self, most: Usage) -> bool:

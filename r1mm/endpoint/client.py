@@ -34,6 +34,11 @@ _BROKEN_OFF = ("insufficient_system_resource", "error")
 CUT = ("length", "content_filter", "tool_calls", "function_call")
 
 
+def _bare(url: str) -> str:
+    """What may be shown of a text that was to be a URL: no user, password or query."""
+    return url.partition("?")[0].rpartition("@")[2]
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A model behind an address, and how it is to be asked.
@@ -56,12 +61,12 @@ class Endpoint:
         except ValueError:
             host = None
         if not host or url.scheme not in ("http", "https") or any(not "!" <= sign <= "~" for sign in self.base_url):
-            raise BadInput(f"{self.base_url!r} is no base URL; give one such as http://127.0.0.1:8000/v1")
+            raise BadInput(f"{_bare(self.base_url)!r} is no base URL; give one such as http://127.0.0.1:8000/v1")
         if url.username is not None or url.password is not None:
             raise BadInput(f"the base URL of {host} has a user or a password in it; give a key in another way")
         if url.path.rstrip("/").endswith("/completions"):
             raise BadInput(
-                f"{self.base_url} is the address of requests; leave out what comes after /v1, the client adds it"
+                f"{self.shown} is the address of requests; leave out what comes after /v1, the client adds it"
             )
 
     @property
@@ -248,7 +253,9 @@ class Client:
         text = _joined(choice.message.reasoning_content or choice.message.reasoning or "", content)
         # Half of a pair, which JSON can say, would be refused by whatever reads the records.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return Reply(self._endpoint.key.hidden_in(text), choice.finish_reason, usage, completion.model)
+        hidden = self._endpoint.key.hidden_in
+        ending = choice.finish_reason and hidden(choice.finish_reason)
+        return Reply(hidden(text), ending, usage, hidden(completion.model))
 
     def _excerpt(self, response: httpx2.Response) -> str:
         return self._endpoint.key.hidden_in(response.text)[:_SHOWN]

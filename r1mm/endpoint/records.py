@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from r1mm.endpoint.attached import identity
-from r1mm.endpoint.budget import NOTHING, Usage
+from r1mm.endpoint.budget import NOTHING, Lost, Usage, lost_in
 from r1mm.errors import BadInput
 from r1mm.progress import progress_bar
 from r1mm.rundir import explained, json_line, locked, sync_folder
@@ -108,14 +108,15 @@ class _Lines:
 class Records:
     """The results at `path` and their dead letters, held against a second writer while the block lasts.
 
-    `answered` and `dead` count questions, `spent` is what all records say that they took.  Raises BadInput for a file
-    that is no such record, or is in use.
+    `answered` and `dead` count questions; `spent` is what all records say that they took, failed attempts included,
+    `guessed` the most that `unsaid` attempts can have taken that had no count.  Raises BadInput for a file that is no
+    such record, or is in use.
     """
 
     def __init__(self, path: Path, retry_dead: bool = False) -> None:
         self.path, self.dead_path, self.retry_dead = path, dead_letters(path), retry_dead
         self.answered, self.dead = 0, 0
-        self.spent = NOTHING
+        self.spent, self.unsaid, self.guessed = NOTHING, 0, NOTHING
         self._marks: dict[bytes, int] = {}
         self._open = ExitStack()
 
@@ -149,6 +150,7 @@ class Records:
                     row = json.loads(line)
                     key, usage = bytes.fromhex(row["key"])[:16], row.get("usage") or {}
                     used = Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+                    lost = lost_in(row)
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     if torn and _is_torn_record(line):
                         break
@@ -157,7 +159,7 @@ class Records:
                         f"line, or {_ELSEWHERE}"
                     ) from error
                 self._marks[key] = self._marks.get(key, 0) | mark
-                self.spent = self.spent.plus(used)
+                self._count(lost._replace(said=lost.said.plus(used)))
                 whole += len(line)
                 bar.update(len(line))
                 if torn:  # all but its end came
@@ -165,6 +167,10 @@ class Records:
                     return
         if whole < size:
             lines.cut(whole)
+
+    def _count(self, taken: Lost) -> None:
+        self.spent, self.unsaid = self.spent.plus(taken.said), self.unsaid + taken.unsaid
+        self.guessed = self.guessed.plus(taken.guessed)
 
     def take(self, key: str) -> Standing:
         """How the question `key` stands: "open" (ask it), "answered", "dead", or "twice" when it was taken before."""

@@ -171,6 +171,8 @@ LEAKS: dict[str, Fault] = {
     "success": lambda *_: None,
     "in the answer": lambda *_: ECHOED,
     "in a cut answer": lambda prompt, _: completion(prompt, content=ECHO, finish_reason="length"),
+    "in the model's name": lambda prompt, _: completion(prompt, model=ECHO),
+    "in how an answer ends": lambda prompt, _: completion(prompt, finish_reason=ECHO),
     "401": lambda *_: error(401, f"not this one: {ECHO}"),
     "400, all": lambda *_: error(400, f"headers: {ECHO}"),
     "400, one": lambda prompt, _: error(400, ECHO) if "thing, 3" in prompt else None,

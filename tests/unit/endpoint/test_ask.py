@@ -322,6 +322,26 @@ def test_attempts_without_a_count_are_charged_what_they_may_have_taken(out: Path
     assert f"and at most {2 * most} for 2 attempts whose answer did not come" in found.stopped
 
 
+def test_a_budget_remembers_failed_attempts_of_earlier_starts(out: Path) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 100}
+    empty = completion("any", content="", usage=usage)
+    most = most_tokens(questions(1)[0].messages, 200).total
+    with chatting(lambda prompt, before: empty if before == 0 else one_prompt()(prompt, before)) as chat:
+        where = endpoint(chat.address, max_tokens=200)
+        found = ask(where, questions(4), out)
+        assert (found.answered, found.prompt_tokens, found.completion_tokens) == (4, 8 * 10, 8 * 100)
+        assert lines(out)[0]["failed_attempts"] == [10, 100, 0, 0, 0]
+        more = ask(where, questions(5), out, budget=Budget(tokens=8 * 110 + most - 1))  # no room, by one token
+        assert (more.requests, more.left) == (0, 1)
+    dead = out.with_name("others.jsonl")
+    with chatting(lambda prompt, _: replace(WHOLE, cut=40) if prompt.endswith("0") else None) as chat:
+        where = endpoint(chat.address, max_tokens=200)
+        found = ask(where, questions(3), dead, retries=Retries(attempts=2, chance=lambda: 0.5))
+        assert (found.dead, found.unsaid_attempts, found.unsaid_tokens) == (1, 2, 2 * most)
+        again = ask(where, questions(3), dead)
+    assert (again.requests, again.unsaid_attempts, again.unsaid_tokens) == (0, 2, 2 * most)
+
+
 def test_a_budget_needs_prices_and_counts(out: Path) -> None:
     with chatting(lambda prompt, _: completion(prompt, usage=None)) as chat:
         where = endpoint(chat.address)
