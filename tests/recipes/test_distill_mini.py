@@ -33,23 +33,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variant_reproduces_our_reference_rows(finished: Path, variant: str) -> None:
     verdict = json.loads((finished / f"{variant}-seed1" / "verdict.json").read_text())
-    outcomes = {claim["id"]: claim["outcome"] for claim in verdict["claims"]}
-    assert outcomes
-    assert set(outcomes.values()) <= {"reproduced", "inconclusive"}, outcomes  # as our own rows are
-    assert "reproduced" in outcomes.values(), outcomes
+    outcomes = {claim["id"]: claim["outcome"] for claim in verdict["claims"] if claim["counted"]}
+    # A gain near the mean of three seeds may be too uncertain to tell; what is held against a number is not.
+    sure = {name: outcome for name, outcome in outcomes.items() if not name.endswith("-near")}
+    assert sure
+    assert set(sure.values()) == {"reproduced"}, outcomes
+    assert set(outcomes.values()) <= {"reproduced", "inconclusive"}, outcomes
 
 
 @pytest.mark.whole
 def test_the_filter_lets_wrong_traces_through_and_says_how_many(finished: Path) -> None:
     figures = json.loads((finished / "assets" / "stages" / "distill" / "distill.json").read_text())
-    steps = list(figures["steps"].values())
-    assert steps[0] > steps[1]  # questions that do not ask for a number are not kept
-    assert figures["steps"]["asked"] > figures["steps"]["answered"] > figures["steps"]["passed"]
-    upstream = figures["filter"]["traces"]["upstream"]
-    assert 0.85 < upstream["precision"] < 1
-    assert upstream["picked"]
-    assert upstream["unsound"]
-    assert upstream["lost"]
+    # The chain has no chance in it but the recipe's seed: these are the README's numbers.
+    assert list(figures["steps"].values()) == [2000, 1099, 1909, 1838, 1236, 1236]
+    counted = {
+        rules: [found[key] for key in ("passed", "good", "picked", "unsound", "lost")]
+        for rules, found in figures["filter"]["traces"].items()
+    }
+    assert counted == {"upstream": [1236, 1157, 14, 65, 202], "strict": [1188, 1125, 0, 63, 234]}
+    assert figures["mistakes"]["cancels"] == {"made": 39, "passed": 35}
     # Each kind of place that upstream's patterns look in has decided something.
     decided = {row["group"] for row in figures["filter"]["patterns"]["upstream"] if row["valid"]}
     assert decided == {"conclusion", "labelled", "direct", "latex", "count"}
@@ -90,7 +92,14 @@ def test_three_seeds_say_what_the_traces_are_worth() -> None:
     recipe = load_recipe(FOLDER / "recipe.yaml")
     rows = load_expected(FOLDER / "expected.yaml", recipe).reference_rows
     assert {(row.variant, row.seed) for row in rows} >= {(variant, seed) for variant in VARIANTS for seed in (1, 2, 3)}
-    for row in rows:
-        base, trained = (row.results["ood"][condition] for condition in ("base-think", "trained-think"))
-        if row.variant == "sft-grpo":
+    right = {(row.variant, row.seed): row.results["ood"]["trained-think"] for row in rows}
+    base = rows[0].results["ood"]["base-think"]
+    for seed in (1, 2, 3):
+        for variant in ("sft", "sft-grpo"):
+            trained = right[variant, seed]
             assert wilson(trained.right, trained.n).low > wilson(base.right, base.n).high
+        assert right["grpo", seed].right < right["sft", seed].right
+        # What GRPO adds to fine-tuning is not to be told from nothing.
+        one, both = (wilson(right[variant, seed].right, 600) for variant in ("sft", "sft-grpo"))
+        assert one.low < both.high
+        assert both.low < one.high
