@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from r1mm.endpoint.records import dead_letters
 from r1mm.mini.language import tokenizer_of
 from r1mm.mini.model import build_model, build_processor, save
 from tests.asking import lines, scene_questions
-from tests.chat_server import MODEL, Chat, chatting, error
+from tests.chat_server import MODEL, Chat, chatting, completion, error
 from tests.command import failed, r1mm, start
 from tests.lmms_assets import TINY
 from tests.loopback import Answer
@@ -43,12 +44,18 @@ def asked(tmp_path: Path) -> Path:
 
 @contextmanager
 def slow_and_faulty() -> Iterator[Chat]:
-    """A server that takes its time, and fails every tenth request."""
+    """A server that takes its time, and fails every fifth request, in one of four ways."""
     chance = random.Random(1)
+    ways = [
+        error(500, "oh"),
+        error(429, "slow down", Retry_After="0"),
+        replace(completion("any"), cut=40),
+        Answer(reset=True),
+    ]
 
     def fault(_: str, __: int) -> Answer | None:
         time.sleep(0.1)
-        return error(500, "oh") if chance.random() < 0.1 else None
+        return chance.choice(ways) if chance.random() < 0.2 else None
 
     with chatting(fault, key=SECRET) as chat:
         yield chat
