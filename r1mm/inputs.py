@@ -88,7 +88,7 @@ def sft_set(job: Job) -> Any:
     assert job.recipe.sft_examples
     if not job.recipe.miniature:
         return load_examples(job.stage_folder("assets"), job.recipe)
-    name, made = job.recipe.sft_examples.items.value, job.folder("assets") / "stages" / "distill" / "dataset" / "data"
+    name, made = job.recipe.sft_examples.items.value, job.stage_folder("distill") / "dataset" / "data"
     paths = sorted(made.glob("train-*.parquet"))
     if not paths:
         raise BadInput(f"set {name}: there is no train-*.parquet in {made}; make the examples first")

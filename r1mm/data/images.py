@@ -42,6 +42,13 @@ def header_of(encoded: Any, where: str) -> tuple[str, tuple[int, int]]:
         return PIL.Image.MIME[str(image.format)], image.size
 
 
+def size_of(encoded: dict[str, Any]) -> tuple[int, int]:
+    """Width and height of an encoded image ({bytes, path}) of a set that was looked through, by its first bytes."""
+    source = io.BytesIO(encoded["bytes"]) if encoded["bytes"] is not None else encoded["path"]
+    with PIL.Image.open(source) as image:
+        return image.size
+
+
 def decode_image(encoded: Any, where: str) -> PIL.Image.Image:
     """The pixels of an encoded image ({bytes, path}), turned as its EXIF says, as `datasets` decodes it.
 

@@ -4,15 +4,14 @@ An example is written by the checkpoint's own chat template and tokenized as a w
 Deep-Agent/R1-V@bbbbe3d:src/r1-v/src/open_r1/sft.py does.  None is ever cut: what is cut may be an image's tokens.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from datasets import Dataset, Image
-from PIL import Image as Picture
 
+from r1mm.data.images import size_of
 from r1mm.errors import BadInput
 from r1mm.processor import image_tokens
 from r1mm.progress import progress_bar
@@ -131,15 +130,9 @@ def example_lengths(dataset: Dataset, settings: SftExamples, processor: Any) -> 
             rows = encoded.select(range(begin, min(begin + _AT_ONCE, len(encoded)))).to_list()
             texts = [write_example(settings, processor, row).text for row in rows]
             for row, ids in zip(rows, processor.tokenizer(texts)["input_ids"], strict=True):
-                lengths.append(len(ids) - 1 + image_tokens(processor, *_size(row["image"])))
+                lengths.append(len(ids) - 1 + image_tokens(processor, *size_of(row["image"])))
             bar.update(len(rows))
     return lengths
-
-
-def _size(encoded: dict[str, Any]) -> tuple[int, int]:
-    source = io.BytesIO(encoded["bytes"]) if encoded["bytes"] is not None else encoded["path"]
-    with Picture.open(source) as picture:
-        return picture.size
 
 
 def too_long(lengths: Sequence[int], limit: int, otherwise: str) -> list[int]:

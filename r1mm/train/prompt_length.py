@@ -4,18 +4,16 @@ that are too long: refused or dropped, as the recipe says, and never cut.
 An image's tokens follow from its size, which stands in its first bytes.
 """
 
-import io
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Image
-from PIL import Image as Picture
 
 from r1mm.data.clips import most_clip_tokens
 from r1mm.data.clips_ahead import sampling_of
-from r1mm.data.images import decode_lazily
+from r1mm.data.images import decode_lazily, size_of
 from r1mm.errors import BadInput
 from r1mm.processor import prompt_lengths
 from r1mm.recipe import Recipe
@@ -26,12 +24,6 @@ from r1mm.rundir import write_json
 LOOKED_AT = 10_000
 OVER_LONG_FILE = "over-long.json"  # of the grpo stage: items whose prompts are too long, and their tokens
 _NAMED = 5  # of them, in an error
-
-
-def _size(encoded: dict[str, Any]) -> tuple[int, int]:
-    source = io.BytesIO(encoded["bytes"]) if encoded["bytes"] is not None else encoded["path"]
-    with Picture.open(source) as picture:
-        return picture.size
 
 
 def _undecoded(dataset: Dataset) -> Dataset:
@@ -45,7 +37,7 @@ def lengths_by_item(
     stride = max(1, -(-len(dataset) // most))
     rows = _undecoded(dataset).select(range(0, len(dataset), stride))
     prompts = (template.format(question=problem) for problem in rows["problem"])
-    lengths = prompt_lengths(processor, prompts, (_size(image) for image in rows["image"]), system=system)
+    lengths = prompt_lengths(processor, prompts, (size_of(image) for image in rows["image"]), system=system)
     return {number * stride: length for number, length in enumerate(lengths)}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from r1mm.endpoint.budget import LOST
 from r1mm.verbs.common import amount, at_least_one, positive_amount, print_json, say
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from r1mm.rundir import FileStamp
 
 # What a record has beside the answer and the question's own keys.
-ADDED = ("key", "model", "finish_reason", "usage", "timestamp", "reason", "status", "attempts", "body")
+ADDED = ("key", "model", "finish_reason", "usage", "timestamp", "reason", "status", "attempts", "body", LOST)
 # Options that say what was asked of whom; a step's record holds them.
 SETTINGS = ("base_url", "model", "max_tokens", "temperature")
 
