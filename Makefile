@@ -2,7 +2,8 @@
 #
 #   make reproduce-r1v [VARIANT=images-fixed|as-published|as-fixed|format-fixed|all] [SEED=1] [BASE_SEED=1] [RUNS=runs] [FRESH=1]
 #   make reproduce-video [VARIANT=as-fixed|as-published-22feb|...]
-#   make reproduce-distill [VARIANT=all|grpo|sft|sft-grpo]  and each takes
+#   make reproduce-distill [VARIANT=all|grpo|sft|sft-grpo]
+#   make reproduce-mm8k [VARIANT=ours|released|head|...]  and each takes
 #                      [LAUNCH=auto|local|compose] [IMAGE=name or id of an image that the engine holds]
 #                      [GPUS=8xA100-80G|1xH100-80G|...] [ASSETS=folder that serves every asset] [PAST_GATE=1] [SEED=1,2,3]
 #
@@ -34,7 +35,7 @@ JOB = --launch $(LAUNCH) $(if $(IMAGE),--image $(IMAGE)) --seed $(SEED) --runs $
 # Only what is set: an empty variable is not an absent one.
 $(foreach name,BASE_IMAGE CA_BUNDLE WHEELS R1MM_MEMORY R1MM_SHM HF_TOKEN_FILE DASHBOARD_PORT,$(if $($(name)),$(eval export $(name))))
 
-.PHONY: help setup reproduce-r1v reproduce-video reproduce-distill images image-cpu image-gpu image-evaluator dashboard doctor test test-unit test-recipes test-containers \
+.PHONY: help setup reproduce-r1v reproduce-video reproduce-distill reproduce-mm8k images image-cpu image-gpu image-evaluator dashboard doctor test test-unit test-recipes test-containers \
 	test-evaluator test-all lint locks clean
 
 help: ## show this list
@@ -48,6 +49,9 @@ reproduce-video: $(READY) ## run Open-R1-Video to its verdict and report (withou
 
 reproduce-distill: $(READY) ## distill, fine-tune, GRPO: R1-V's three ways side by side (without a GPU: the miniature)
 	@$(R1MM) reproduce distill $(JOB) $(if $(VARIANT),,--variant all)
+
+reproduce-mm8k: $(READY) ## run open-r1-multimodal to its verdict and report (without a GPU: the miniature)
+	@$(R1MM) reproduce mm8k $(JOB)
 
 test: lint test-unit test-recipes ## lint, unit tests, the R1-V miniature end to end
 

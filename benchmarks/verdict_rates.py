@@ -6,7 +6,8 @@ For `near`, runs and reference rows are drawn with a seed spread and binomial it
 margin above or below that of the rows; for `at_least` and `at_most` it lies on the threshold.  A share of "reproduced"
 above 5 % by more than three Monte Carlo standard errors ends the program with status 1.  The last column is the power:
 the share of "reproduced" when run and rows have the same true value (`near`), or when the run lies 12 points on the
-claimed side.  Accuracy and gain are shares of `n` items; length_ratio has correlated log-normal lengths.
+claimed side.  Accuracy and gain are shares of `n` items; length_ratio has correlated log-normal lengths; parsing and
+answering are the parts of a gain in which one of the two factors changes.
 
 Two tables follow (`--table seeds` prints them alone).  Over several seeds: how often either end of the 90 % interval is
 wrong, which is what a verdict at the margin errs by, for the interval that is judged with and for two that were left
@@ -28,6 +29,7 @@ from scipy.special import stdtrit
 from tqdm import tqdm
 
 from r1mm.judge.crossed import crossed
+from r1mm.judge.form import parsing_by_item
 from r1mm.judge.power import simulate
 from r1mm.judge.statistics import (
     ONE_SIDED,
@@ -35,12 +37,13 @@ from r1mm.judge.statistics import (
     Place,
     difference_from_reference,
     gain,
+    mean_over_items,
     place,
     ratio_of_means,
     share,
 )
 
-REFERENCE = {"accuracy": 0.6, "gain": 0.2, "length_ratio": 0.8}
+REFERENCE = {"accuracy": 0.6, "gain": 0.2, "length_ratio": 0.8, "parsing": 0.2, "answering": 0.2}
 # Share of items that only the base model has right: it makes the two sides of a gain discordant both ways.
 ONLY_BASE_RIGHT = 0.11
 
@@ -50,7 +53,7 @@ class Setting:
     """One simulated situation; spread, margin and offset (true value less that of the reference) as shares."""
 
     test: Literal["near", "at_least", "at_most"]
-    metric: Literal["accuracy", "gain", "length_ratio"]
+    metric: Literal["accuracy", "gain", "length_ratio", "parsing", "answering"]
     n: int
     rows: int = 0
     row_n: int = 0
@@ -70,8 +73,20 @@ def draw_run(setting: Setting, mean: float, rng: np.random.Generator) -> Measure
             [True] * trained + [False] * (n - trained),
             [False] * trained + [True] * base + [False] * (n - trained - base),
         )
+    if setting.metric in ("parsing", "answering"):
+        return _draw_part(setting.metric, true, n, rng)
     common, *own = rng.normal(0.0, 0.4, (3, n))
     return ratio_of_means((np.exp(common + own[0]) * true).tolist(), np.exp(common + own[1]).tolist())
+
+
+def _draw_part(metric: str, true: float, n: int, rng: np.random.Generator) -> Measurement:
+    """A run in which more can be read, 70 % of it right, or in which more of what can be read (90 %) is right."""
+    by_parsing = metric == "parsing"
+    sides = [(0.4, 0.7), (0.4 + true / 0.7, 0.7)] if by_parsing else [(0.9, 0.3), (0.9, 0.3 + true / 0.9)]
+    marks = [np.stack([draw < p, draw < p * a], axis=1).astype(float) for p, a in sides for draw in [rng.random(n)]]
+    parsing = parsing_by_item(*marks)
+    values = parsing if by_parsing else marks[1][:, 1] - marks[0][:, 1] - parsing
+    return mean_over_items(values.tolist())
 
 
 def _gain_cells(gain_share: float) -> list[float]:
@@ -135,11 +150,15 @@ def all_settings() -> list[Setting]:
         for margin in (0.12, 0.3)
     ]
     unequal = [Setting("near", "accuracy", n, 5, row_n, 0.03, 0.3) for n, row_n in ((200, 800), (800, 200))]
-    no_rows = [Setting("near", metric, n, margin=0.12) for metric in ("accuracy", "gain") for n in (200, 800)]
+    no_rows = [
+        Setting("near", metric, n, margin=0.12)
+        for metric in ("accuracy", "gain", "parsing", "answering")
+        for n in (200, 800)
+    ]
     sides = [
         Setting(test, metric, n)
         for test in ("at_least", "at_most")
-        for metric in ("accuracy", "gain", "length_ratio")
+        for metric in ("accuracy", "gain", "length_ratio", "parsing", "answering")
         for n in (200, 800)
     ]
     return [*near, *unequal, *no_rows, *sides]

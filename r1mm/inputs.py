@@ -15,6 +15,7 @@ from r1mm.plan import Plan, make_plan
 from r1mm.plan.shapes import config_of_folder, config_of_repo
 from r1mm.recipe import BASE_MODEL, TRAIN_SET, Condition, digest
 from r1mm.rundir import write_json
+from r1mm.scene_parts import SceneSet
 from r1mm.sourced import values
 from r1mm.training_parts import TRAININGS, Training
 
@@ -48,10 +49,12 @@ def metrics_file(job: Job, training: Training) -> Path:
 
 def made_set(job: Job, name: str) -> Any:
     """A set that a miniature has made: columns image, problem, solution; an image is a Clip in a recipe of clips."""
-    from r1mm.data.counting import load_counting, read_parquet
+    from r1mm.data.counting import load_counting, load_questions, read_parquet
 
     path = job.stage_folder("assets") / f"{name}.parquet"
-    return _shown(job, read_parquet([path], path.parent.parent / ".cache")) if job.recipe.clips else load_counting(path)
+    if job.recipe.clips:
+        return _shown(job, read_parquet([path], path.parent.parent / ".cache"))
+    return (load_counting if isinstance(job.recipe.scenes[name], SceneSet) else load_questions)(path)
 
 
 def _shown(job: Job, dataset: Any) -> Any:

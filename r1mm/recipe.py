@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError, model_validator
 from r1mm.asset_kinds import Asset
 from r1mm.distill_parts import Distill
 from r1mm.errors import BadInput
-from r1mm.sourced import Setting, Source, Sparse, Strict
+from r1mm.scene_parts import DrawingSet, FilmSet, MadeSet, SceneSet
+from r1mm.sourced import Setting, Sparse, Strict
 from r1mm.task_parts import CONDITIONS as CONDITIONS  # of a recipe as much as of its tasks
 from r1mm.task_parts import Condition as Condition
 from r1mm.task_parts import Task
@@ -35,46 +36,6 @@ StageName = Literal[
 STAGES: tuple[StageName, ...] = get_args(StageName)
 TRAIN_SET = "train"  # the name of the scene set or asset that a recipe trains on
 BASE_MODEL = "model"  # the name of the asset that a full recipe starts from
-
-
-class SceneSet(Strict):
-    """A set of rendered scenes: `items` images with `counts` = [fewest, most] objects each."""
-
-    world: Literal["clevr-like", "superclevr-like"]
-    items: Annotated[int, Field(gt=0)]
-    counts: Annotated[list[int], Field(min_length=2, max_length=2)]
-    question: Literal["train", "evaluation"]
-    seed: int
-    source: Source
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "SceneSet":
-        if not 1 <= self.counts[0] <= self.counts[1] <= 10:
-            raise ValueError(f"counts {self.counts} must be [fewest, most] with 1 <= fewest <= most <= 10")
-        return self
-
-
-class FilmSet(Strict):
-    """A set of rendered films: `items` clips of `frames` frames and of `solids` = [fewest, most] solids each.
-
-    They are asked about `kinds` in turn.
-    """
-
-    world: Literal["clevr-like", "superclevr-like"]
-    items: Annotated[int, Field(gt=0)]
-    kinds: Annotated[list[Literal["color", "direction", "count"]], Field(min_length=1)]
-    solids: Annotated[list[int], Field(min_length=2, max_length=2)]
-    frames: Annotated[int, Field(ge=2, multiple_of=2)]  # Qwen2-VL's tower takes them in pairs
-    seed: int
-    source: Source
-
-    @model_validator(mode="after")
-    def _can_be_asked(self) -> "FilmSet":
-        if not 1 <= self.solids[0] <= self.solids[1] <= 4:
-            raise ValueError(f"solids {self.solids} must be [fewest, most] with 1 <= fewest <= most <= 4")
-        if "count" in self.kinds and self.solids[1] < 3:
-            raise ValueError(f"solids {self.solids}: the kind count asks for up to 3 movers; write 3 or 4 as most")
-        return self
 
 
 class Prompts(Sparse):
@@ -178,7 +139,7 @@ class Recipe(Sparse):
     examples_per_step: Setting[int] | None = None
     # Of a miniature, which makes its data and its base model.
     base_seed: Setting[int] | None = None
-    scenes: dict[str, SceneSet | FilmSet] = Field(default={})
+    scenes: dict[str, MadeSet] = Field(default={})
     image_size: Setting[int] | None = None
     model: dict[str, Setting[Any]] = Field(default={})
     warm_start: dict[str, Setting[Any]] = Field(default={})
@@ -214,6 +175,11 @@ class Recipe(Sparse):
         return text
 
     @property
+    def drawings(self) -> bool:
+        """Whether this miniature is of drawings and charts."""
+        return any(isinstance(made, DrawingSet) for made in self.scenes.values())
+
+    @property
     def miniature(self) -> bool:
         """Whether this is a recipe at CPU size, whose numbers are never compared with published ones."""
         return self.size == "miniature"
@@ -226,6 +192,8 @@ class Recipe(Sparse):
         }
         if any(isinstance(made, FilmSet) != bool(self.clips) for made in self.scenes.values()):
             raise ValueError("scenes are films where `clips` says how they are read, and pictures where it does not")
+        if self.drawings and not all(isinstance(made, DrawingSet) for made in self.scenes.values()):
+            raise ValueError("scenes are drawings or pictures of solids, not both")
         if self.over_long is not None and (self.miniature or self.clips or "grpo" not in self.stages):
             raise ValueError(
                 "over_long is for GRPO of a full recipe of images; clips are bounded by `clips`, miniatures small"

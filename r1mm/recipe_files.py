@@ -98,7 +98,8 @@ _WARM_START = frozenset(
         *("direct_share_late", "switch_at", "broken_share"),
     }
 )
-_TRACED = frozenset({"describe_share"})  # of the warm start of a recipe that distills
+# Of the warm start of a recipe that distills, and of one of drawings.
+_TRACED, _DRAWN = frozenset({"describe_share"}), frozenset({"fault_share", "slip_share", "line_share"})
 
 
 def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
@@ -108,7 +109,7 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
     def miniature(names: frozenset[str]) -> frozenset[str]:
         return names if recipe.miniature else frozenset()
 
-    warm_start = _WARM_START | (_TRACED if recipe.distill else frozenset())
+    warm_start = _WARM_START | (_TRACED if recipe.distill else _DRAWN if recipe.drawings else frozenset())
     sections: tuple[tuple[str, dict[str, Setting[Any]], frozenset[str], frozenset[str], str], ...] = (
         ("model", recipe.model, _MODEL | _INITIAL, miniature(_MODEL), "setting of the tiny model"),
         ("warm_start", recipe.warm_start, warm_start | training, miniature(warm_start), "setting of the warm start"),

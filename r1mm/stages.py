@@ -277,6 +277,7 @@ PLAN_FILES: dict[Training, str] = {"sft": "plan-sft.json", "grpo": "plan.json"}
 _FLOOR = (
     "sourced.py",
     "asset_kinds.py",
+    "scene_parts.py",
     "task_parts.py",
     "training_parts.py",
     "distill_parts.py",

@@ -48,7 +48,7 @@ class Task(Sparse):
 
     LATER: ClassVar[frozenset[str]] = frozenset({"prompts"})
 
-    scorer: Literal["counting", "math", "choice", "mmmu", "mathvista"]
+    scorer: Literal["counting", "math", "choice", "answer", "mmmu", "mathvista"]
     items: str
     images: str | None = None
     lmms: str | None = None

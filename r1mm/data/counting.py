@@ -79,21 +79,26 @@ def read_parquet(paths: Sequence[Path], cache: Path) -> Dataset:
         raise BadInput(f"{names} is not a readable parquet file ({error}); make or fetch it again") from error
 
 
-def load_counting(path: Path) -> Dataset:
-    """A counting dataset from a parquet file; images decode when they are read.
+def load_questions(path: Path) -> Dataset:
+    """Questions about pictures from a parquet file with the columns FEATURES; images decode when they are read.
 
     The Arrow files that `datasets` makes of it lie in a folder `.cache` two levels up, apart from what is recorded.
 
-    Raises BadInput when the file is no parquet file, a column is missing, or a solution holds no number.
+    Raises BadInput when the file is no parquet file or a column is missing.
     """
     dataset = read_parquet([path], path.parent.parent / ".cache")
     missing = [column for column in FEATURES if column not in dataset.column_names]
     if missing:
         raise BadInput(
             f"{path} lacks the column {missing[0]!r}; it has {', '.join(dataset.column_names)}; "
-            f"a counting dataset has {', '.join(FEATURES)}"
+            f"questions about pictures have {', '.join(FEATURES)}"
         )
-    dataset = dataset.cast_column("image", Image())
+    return dataset.cast_column("image", Image())
+
+
+def load_counting(path: Path) -> Dataset:
+    """A counting dataset, as `load_questions`.  Raises BadInput also where a solution holds no number."""
+    dataset = load_questions(path)
     for i, solution in enumerate(dataset["solution"]):
         solution_count(solution, f"{path} row {i}")
     return dataset

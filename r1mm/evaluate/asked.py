@@ -9,11 +9,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-Kind = Literal["letter", "integer", "float", "list", "text"]
+Kind = Literal["letter", "integer", "float", "list", "text", "value"]
 
 
 class Asked(BaseModel):
-    """The form of an item's answer.  `options`, in order from A, where a letter is asked for; else none.
+    """The form of an item's answer.  `options`, in order from A, where a letter is asked for; else none.  A `value` is
+    a number of any form, with its unit.
 
     `precision`: the decimal places of a number, where it has any.
     """

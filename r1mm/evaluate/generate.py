@@ -11,7 +11,7 @@ import torch
 
 from r1mm.errors import BadInput
 from r1mm.evaluate.partial import Answer, Asked, PartialAnswers
-from r1mm.evaluate.scoring import Output, Scorer, score, truth_of
+from r1mm.evaluate.scoring import Output, Scorer, asked_and_truth, score
 from r1mm.progress import progress_bar
 
 # Batches are made by length within so many of them, so that the answers come in about the order of the items.
@@ -143,7 +143,10 @@ def evaluate_task(
     problems, solutions = list(dataset["problem"]), list(dataset["solution"])
     named = "item" in dataset.column_names
     items = [str(item) for item in dataset["item"]] if named else [f"{split}-{i:06d}" for i in range(len(problems))]
-    truths = [truth_of(scorer, text, f"{split} item {item}") for text, item in zip(solutions, items, strict=True)]
+    wanted = [
+        asked_and_truth(scorer, problem, solution, f"{split} item {item}")
+        for problem, solution, item in zip(problems, solutions, items, strict=True)
+    ]
     asked = [Asked(item, template.format(question=text)) for item, text in zip(items, problems, strict=True)]
 
     model_type(model_folder)
@@ -161,7 +164,8 @@ def evaluate_task(
             prompt=one.prompt,
             completion=answers.answers[i].completion,
             tokens=answers.answers[i].tokens,
-            truth=truths[i],
+            truth=wanted[i][1],
+            asked=wanted[i][0],
         )
         for i, one in enumerate(asked)
     ]

@@ -20,13 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from r1mm.answers.judging import LETTERS, Truth, interpret, judge, readings_alone, truth_of
+from r1mm.answers.judging import Truth, truth_of
 from r1mm.answers.options import find_options
-from r1mm.answers.places import Found, Rule, after_thoughts, found_by_rule
-from r1mm.answers.values import equal, read, value_of
-from r1mm.evaluate.asked import literal_list
-from r1mm.evaluate.choices import parse_letter, parse_letter_leniently
-from r1mm.evaluate.counting import parse_count_leniently
+from r1mm.answers.places import Rule
+from r1mm.evaluate.asked import Kind, literal_list
+from r1mm.evaluate.forms import Form, answer_in_form, found_by_force, right, right_by_force
 from r1mm.evaluate.scoring import Output, Scorer
 
 
@@ -53,9 +51,6 @@ class Unread:
     completion: str
 
 
-# What is read for: the scorer's kind of answer, or that which the item asks for, where items differ (`asked`).
-Form = Literal["counting", "math", "choice", "text"]
-
 # Of outputs without an answer, what they answer, by item, as text; items that it leaves out stay without one.
 Ask = Callable[[Sequence[Unread]], Mapping[str, str]]
 
@@ -68,11 +63,12 @@ def question_of(prompt: str, template: str | None) -> str:
 
 
 def _form(scorer: Scorer, output: Output) -> Form:
+    """The scorer's kind of answer, or that which the item asks for, where items differ (`asked`)."""
     if output.asked is None:
         assert scorer in ("counting", "math", "choice")  # outputs of the others carry what was asked
         return scorer
-    forms: dict[str, Form] = {"letter": "choice", "integer": "math", "float": "math", "list": "text", "text": "text"}
-    return forms[output.asked.kind]
+    forms: dict[Kind, Form] = {"letter": "choice", "list": "text", "text": "text"}
+    return forms.get(output.asked.kind, "math")
 
 
 def _options(form: Form, output: Output, question: str) -> dict[str, str]:
@@ -92,78 +88,21 @@ def _truths(form: Form, output: Output, question: str, options: Mapping[str, str
     return [Truth(None, str(one)) for one in listed or [truth]]
 
 
-def _right(text: str, truths: Sequence[Truth], options: Mapping[str, str]) -> bool:
-    return any(judge(text, truth, options).right for truth in truths)
-
-
-def _says(form: Form, text: str, options: Mapping[str, str]) -> Literal["one", "several", "nothing"]:
-    """How many answers of the task's kind a text gives."""
-    meant = interpret(text, options, options or (LETTERS if form == "choice" else ""))
-    if meant.fault:
-        return "nothing" if meant.fault == "no answer" else "several"
-    if meant.letter or form == "text":
-        return "one"
-    if form == "choice":
-        return "nothing"
-    return "one" if any(value_of(one) is not None for one in readings_alone(meant.text)) else "nothing"
-
-
-def _in_form(form: Form, text: str, options: Mapping[str, str]) -> bool:
-    """Whether a text is one answer in the form of the task."""
-    if form == "counting":
-        return text.strip().isdecimal()
-    one = _says(form, text, options) == "one"
-    if form == "choice":
-        return one and parse_letter(text) is not None
-    if form == "text":
-        return one and "\n" not in text.strip()
-    meant = interpret(text, options, options)
-    return one and (meant.letter is not None or value_of(text) is not None)
-
-
-def _right_in_last_words(form: Form, said: str, text: str, truths: Sequence[Truth]) -> bool | None:
-    """Whether the last letter or value of an output is right; None where there is none."""
-    if form == "choice":
-        letter = parse_letter_leniently(said)
-        return None if letter is None else any(letter == truth.letter for truth in truths)
-    if form == "counting":
-        count = parse_count_leniently(said)
-        return None if count is None else any(str(count) == truth.text for truth in truths)
-    value = read(text)
-    return any(equal(value, read(truth.text or "")) for truth in truths) if value else None
-
-
-def _forced(
-    form: Form, completion: str, truths: Sequence[Truth], options: Mapping[str, str]
-) -> tuple[Rule | None, bool]:
-    for found in found_by_rule(completion, forced=True):
-        (text,) = found.texts
-        if _says(form, text, options) != "nothing":
-            return found.rule, _right(text, truths, options)
-        if found.rule == "last words":
-            right = _right_in_last_words(form, after_thoughts(completion) or "", text, truths)
-            return (None, False) if right is None else (found.rule, right)
-    return None, False
-
-
-def _as_asked(prompt: str, completion: str) -> Found | None:
-    """The answer where the prompt asks for it."""
-    found = next(found_by_rule(completion), None)
-    asked = ("tag",) if "<answer>" in prompt else ("tag", "bare")
-    return found if found is not None and found.rule in asked else None
-
-
 def read_output(scorer: Scorer, output: Output, template: str | None = None) -> Reading:
     """An output read both ways.  `template`: what its prompt was made with, to tell question and instructions apart."""
     form, question = _form(scorer, output), question_of(output.prompt, template)
     options = _options(form, output, question)
     truths = _truths(form, output, question, options)
-    found = _as_asked(output.prompt, output.completion)
-    texts = {text.strip() for text in found.texts} if found is not None else set()
-    parseable = len(texts) == 1 and all(_in_form(form, text, options) for text in texts)
-    right = parseable and all(_right(text, truths, options) for text in texts)
-    rule, forced_right = _forced(form, output.completion, truths, options)
-    return Reading(output.item, parseable, right, rule, forced_right)
+    places: tuple[Rule, ...] = ("tag",) if "<answer>" in output.prompt else ("tag", "bare")
+    text = answer_in_form(form, output.completion, options, places)
+    forced = found_by_force(form, output.completion, options)
+    return Reading(
+        item=output.item,
+        parseable=text is not None,
+        right=text is not None and right(text, truths, options),
+        forced=forced.rule if forced else None,
+        forced_right=right_by_force(form, forced, output.completion, truths, options),
+    )
 
 
 def readings_of(
@@ -192,7 +131,7 @@ def _asked(scorer: Scorer, reading: Reading, output: Output, question: str, answ
     form = _form(scorer, output)
     options = _options(form, output, question)
     truths = _truths(form, output, question, options)
-    return replace(reading, forced="asked", forced_right=_right(answer, truths, options))
+    return replace(reading, forced="asked", forced_right=right(answer, truths, options))
 
 
 def counts(readings: Sequence[Reading]) -> dict[str, int]:

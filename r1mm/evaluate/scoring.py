@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 
 from r1mm.data.prompts import THOUGHT_THEN_ANSWER
 from r1mm.errors import BadInput
-from r1mm.evaluate import choices, counting, expressions, mathvista, mmmu
+from r1mm.evaluate import answered, choices, counting, expressions, mathvista, mmmu
 from r1mm.evaluate.asked import Asked
 from r1mm.rundir import read_jsonl
 
-Scorer = Literal["counting", "math", "choice", "mmmu", "mathvista"]
+Scorer = Literal["counting", "math", "choice", "answer", "mmmu", "mathvista"]
 Truth = int | str  # a number for counting, a letter for a question with options, else text
 
 _THOUGHT = re.compile(THOUGHT_THEN_ANSWER, re.DOTALL)
@@ -102,7 +102,7 @@ def _truth_as_asked(asked: Asked, text: str) -> Truth | None:
 
 @functools.lru_cache(maxsize=4096)
 def rules_of(scorer: Scorer, asked: Asked | None = None) -> Rules:
-    """How outputs are read under a scorer; of `mmmu` and `mathvista` those to an item that asks for what `asked` says.
+    """How outputs are read under a scorer; of `answer`, `mmmu` and `mathvista` those to an item that asks for `asked`.
 
     Raises BadInput where these are not told what was asked for.
     """
@@ -113,7 +113,7 @@ def rules_of(scorer: Scorer, asked: Asked | None = None) -> Rules:
             f"the scorer {scorer} needs of each output what was asked for, and this one has no `asked`; give "
             "outputs that r1mm has written"
         )
-    room = mmmu if scorer == "mmmu" else mathvista
+    room: Any = {"answer": answered, "mmmu": mmmu, "mathvista": mathvista}[scorer]
     return Rules(
         parse=functools.partial(room.parse, asked),
         parse_leniently=functools.partial(room.parse_leniently, asked),
@@ -136,6 +136,15 @@ def truth_of(scorer: Scorer, given: Any, where: str, asked: Asked | None = None)
     return found
 
 
+def asked_and_truth(scorer: Scorer, problem: str, solution: str, where: str) -> tuple[Asked | None, Truth]:
+    """What an item of a set asks for, where the scorer's items differ in it, and its truth.  BadInput as `truth_of`."""
+    if scorer != "answer":
+        return None, truth_of(scorer, solution, where)
+    if not solution.strip():
+        raise BadInput(f"{where}: the solution {solution!r} holds no answer; correct the data")
+    return answered.asked_and_truth(problem, solution)
+
+
 def score(
     scorer: Scorer,
     *,
@@ -146,7 +155,7 @@ def score(
     truth: Truth,
     asked: Asked | None = None,
 ) -> Output:
-    """An output with its marks.  `asked`: what its item asks for, where the scorer is `mmmu` or `mathvista`."""
+    """An output with its marks.  `asked`: what its item asks for, of a scorer whose items differ in it."""
     rules = rules_of(scorer, asked)
     return Output(
         item=item,

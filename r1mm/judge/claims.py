@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from r1mm.errors import BadInput
 from r1mm.expected import BASE_METRICS, By, Claim, Measured, Metric, ReferenceRow
 from r1mm.judge.crossed import over_seeds
+from r1mm.judge.form import decompose, parsing_by_item
 from r1mm.judge.outputs import Outputs, ScoredOutput, pair_recorded, right
 from r1mm.judge.statistics import (
     TEST_LEVEL,
@@ -18,6 +19,7 @@ from r1mm.judge.statistics import (
     difference_from_reference,
     gain,
     mean_interval,
+    mean_over_items,
     place,
     ratio_of_means,
     share,
@@ -29,6 +31,7 @@ from r1mm.sourced import Strict
 ClaimOutcome = Literal["reproduced", "partly", "not reproduced", "inconclusive", "not comparable"]
 SHARES: tuple[Metric, ...] = ("accuracy", "format", "direct", "base_accuracy", "base_direct")
 GAINS: tuple[Metric, ...] = ("gain", "trained_minus_direct")
+PARTS: tuple[Metric, ...] = ("parsing", "answering")  # of the gain
 # A recorded score is the reference of a claim when both round to the same two decimals, or the claim cuts them off.
 _SAME_SCORE = 0.01
 
@@ -98,10 +101,16 @@ def _marks(metric: Metric, outputs: Sequence[ScoredOutput]) -> list[bool]:
     return [output.direct for output in outputs] if metric == "direct" else right(outputs)
 
 
+def _parsed_and_right(outputs: Sequence[ScoredOutput]) -> Any:
+    """By the task's own marks (n, 2): whether an output has an answer, and whether it is right."""
+    return np.array([(output.parsed is not None, output.correct) for output in outputs], dtype=np.float64)
+
+
 def values_of(metric: Metric, outputs: Outputs) -> list[float]:
     """A metric item by item, so that its mean is the metric: 0 or 1, a difference of two such, or a ratio's parts.
 
-    For the length ratio, value plus residual over the mean below (linearised), whose mean is the ratio.
+    For the length ratio, value plus residual over the mean below (linearised), whose mean is the ratio; for the parts
+    of a gain as `form.parsing_by_item`.
     """
     subject = outputs[_subject(metric)]
     if metric in SHARES:
@@ -109,6 +118,11 @@ def values_of(metric: Metric, outputs: Outputs) -> list[float]:
     other = outputs[_other(metric)]
     if metric in GAINS:
         return [float(a) - float(b) for a, b in zip(right(subject), right(other), strict=True)]
+    if metric in PARTS:
+        before, after = _parsed_and_right(other), _parsed_and_right(subject)
+        parsing = parsing_by_item(before, after)
+        values: list[float] = (parsing if metric == "parsing" else after[:, 1] - before[:, 1] - parsing).tolist()
+        return values
     above, below = (np.array([float(output.tokens) for output in side]) for side in (subject, other))
     if below.mean() <= 0:
         raise BadInput(f"the mean length to divide by is {below.mean():g}; give outputs with at least one token")
@@ -126,6 +140,8 @@ def measurement(metric: Metric, outputs: Outputs) -> Measurement:
     subject, other = outputs[_subject(metric)], outputs[_other(metric)]
     if metric in GAINS:
         return gain(right(subject), right(other)).scaled(100)
+    if metric in PARTS:
+        return mean_over_items(values_of(metric, outputs)).scaled(100)
     if metric == "length_ratio":
         return ratio_of_means([output.tokens for output in subject], [output.tokens for output in other])
     return share(sum(_marks(metric, subject)), len(subject)).scaled(100)
@@ -165,6 +181,9 @@ def row_value(metric: Metric, row: ReferenceRow, split: str) -> tuple[float, int
         return None
     if metric == "length_ratio":
         return subject.mean_tokens / other.mean_tokens, subject.n
+    if metric in PARTS:
+        before, after = (np.array([1 - one.unparsed / one.n, one.right / one.n]) for one in (other, subject))
+        return 100 * float(decompose(before, after)[PARTS.index(metric)]), subject.n
     return 100 * (subject.right / subject.n - other.right / other.n), subject.n
 
 
@@ -179,7 +198,7 @@ def _reference_direction(claim: Claim, base: Interval, rows: Sequence[float]) ->
 
 def unit(metric: Metric) -> str:
     """The unit of a metric, in words."""
-    return "percent" if metric in SHARES else "points" if metric in GAINS else "times"
+    return "percent" if metric in SHARES else "points" if metric in (*GAINS, *PARTS) else "times"
 
 
 def _digits(metric: Metric, *values: float) -> str:
@@ -192,6 +211,8 @@ _NAMES: dict[Metric, str] = {
     "base_accuracy": "base accuracy",
     "base_direct": "base accuracy with direct answers",
     "trained_minus_direct": "trained minus the base model's direct answers",
+    "parsing": "gain by parsing",
+    "answering": "gain by answering",
 }
 
 

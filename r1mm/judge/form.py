@@ -94,13 +94,33 @@ def decompose(before: Shares, after: Shares) -> tuple[Shares, Shares]:
 
     Each part is the mean of what its factor changes when it changes first and when it changes last: the Shapley value
     of two factors.  Where nothing is parseable a is not known and taken to be the other side's, so that all of the gain
-    is parsing.  Sources: Kitagawa 1955, JASA 50:1168; Shorrocks 2013, J. Econ. Inequality 11:99.
+    is parsing.  `answering` holds all that changes a: where items that become parseable are harder or easier than those
+    that were, that too.  Sources: Kitagawa 1955, JASA 50:1168; Shorrocks 2013, J. Econ. Inequality 11:99.
     """
     p0, p1, right0, right1 = before[..., 0], after[..., 0], before[..., 1], after[..., 1]
     with np.errstate(invalid="ignore", divide="ignore"):
         a0, a1 = np.where(p0 > 0, right0 / p0, np.nan), np.where(p1 > 0, right1 / p1, np.nan)
     a0, a1 = np.where(p0 > 0, a0, np.nan_to_num(a1)), np.where(p1 > 0, a1, np.nan_to_num(a0))
     return (p1 - p0) * (a0 + a1) / 2, (a1 - a0) * (p0 + p1) / 2
+
+
+def parsing_by_item(before: Shares, after: Shares) -> Shares:
+    """The part of a gain that parsing explains, item by item (n,): its mean is `decompose`'s.
+
+    `before`, `after` (n, 2): 0 or 1 for parseable, and for right.  Linearised about the shares, so that the spread
+    among the items is that of the part (delta method).  What answering explains is the rest of each item's gain.
+    """
+    (p0, right0), (p1, right1) = before.mean(axis=0), after.mean(axis=0)
+    value = float(decompose(np.array([p0, right0]), np.array([p1, right1]))[0])
+    if p0 == 0 or p1 == 0:  # the accuracy of that side is taken from the other: all of the gain is parsing
+        gained: Shares = after[:, 1] - before[:, 1]
+        return gained
+    a0, a1, half = right0 / p0, right1 / p1, (p1 - p0) / 2
+    away: Shares = (a0 + a1) / 2 * ((after[:, 0] - p1) - (before[:, 0] - p0))
+    away += half / p0 * ((before[:, 1] - right0) - a0 * (before[:, 0] - p0))
+    away += half / p1 * ((after[:, 1] - right1) - a1 * (after[:, 0] - p1))
+    away += value
+    return away
 
 
 def _state(output: ReadOutput) -> int:

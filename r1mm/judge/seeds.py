@@ -23,7 +23,7 @@ from r1mm.judge.verdict import Outcome, claims_of, in_headline, overall, reasons
 from r1mm.recipe import Condition
 from r1mm.sourced import Strict
 
-ESTIMATED: tuple[Metric, ...] = ("accuracy", "gain", "trained_minus_direct", "format")
+ESTIMATED: tuple[Metric, ...] = ("accuracy", "gain", "parsing", "answering", "trained_minus_direct", "format")
 
 
 class Estimate(Strict):

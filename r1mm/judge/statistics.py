@@ -210,6 +210,20 @@ def ratio_of_means(first: Sequence[float], second: Sequence[float]) -> Measureme
     return Measurement(ratio, interval, max(0.0, variance))
 
 
+def mean_over_items(values: Sequence[float]) -> Measurement:
+    """The mean of a value per item: Student's interval, widened by half an item, since the values move in steps.
+
+    For linearised shares (`form.parsing_by_item`), of which it keeps 5 % at each end (benchmarks/verdict_rates.py).
+    Raises BadInput for fewer than two items.
+    """
+    n = len(values)
+    if n < 2:
+        raise BadInput(f"{n} items give no mean with an interval; give two or more")
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = float(stdtrit(n - 1, 1 - ONE_SIDED)) * error + 0.5 / n
+    return Measurement(mean, Interval(low=mean - half, high=mean + half), error**2)
+
+
 def shown_sign(interval: Interval) -> int:
     """+1 or -1 when the whole interval lies on that side of zero, else 0."""
     return (interval.low > 0) - (interval.high < 0)

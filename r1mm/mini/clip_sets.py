@@ -28,8 +28,8 @@ from r1mm.mini.datasets import Lesson, examples_of
 from r1mm.mini.motion import WORLDS, draw_film
 from r1mm.processes import die_with_parent
 from r1mm.progress import progress_bar
-from r1mm.recipe import FilmSet
 from r1mm.rundir import make_folder, write_text
+from r1mm.scene_parts import FilmSet
 
 # Two frames a second, as upstream samples: what is drawn is what is seen.
 RATE = 2

@@ -16,8 +16,8 @@ from r1mm.mini.render import encode_png, render
 from r1mm.mini.scenes import CLEVR_LIKE, SUPERCLEVR_LIKE, Scene, World, sample_scene
 from r1mm.processes import die_with_parent
 from r1mm.progress import progress_bar
-from r1mm.recipe import SceneSet
 from r1mm.rundir import write_text
+from r1mm.scene_parts import SceneSet
 
 WORLDS: dict[str, World] = {world.name: world for world in (CLEVR_LIKE, SUPERCLEVR_LIKE)}
 PALETTE = tuple(CLEVR_LIKE.colors)

@@ -1,5 +1,5 @@
-"""What a miniature is made of: pictures of solids to count, with or without traces about them, or films of solids
-that move.
+"""What a miniature is made of: pictures of solids to count, with or without traces about them, films of solids that
+move, or drawings and charts.
 
 The stages are the same for both; this is all they need to know.
 """
@@ -16,6 +16,8 @@ from r1mm.mini.choices import build_choice_tokenizer, letter_words, seen_words
 from r1mm.mini.clip_sets import choice_examples, read_films, render_clip_sets
 from r1mm.mini.datasets import PALETTE, read_scenes, render_sets, warm_start_examples
 from r1mm.mini.language import build_tokenizer, digit_words
+from r1mm.mini.plane import answer_words, build_plane_tokenizer
+from r1mm.mini.plane_sets import drawing_examples, read_drawings, render_drawings
 from r1mm.mini.traces import build_trace_tokenizer, traced_examples
 from r1mm.recipe import Recipe
 
@@ -48,6 +50,12 @@ FILMS = Material(
     examples=lambda folder, *how: choice_examples(read_films(folder, WARM_START), *how),
 )
 
+DRAWINGS = Material(
+    render=render_drawings,
+    tokenizer=build_plane_tokenizer,
+    heavy_words=lambda _: answer_words(),
+    examples=lambda folder, *how: drawing_examples(read_drawings(folder, WARM_START), *how),
+)
 
 # As PICTURES, of a recipe whose model is to learn from traces.
 TRACED_PICTURES = Material(
@@ -62,4 +70,6 @@ def material_of(recipe: Recipe) -> Material:
     """What a miniature recipe is made of."""
     if recipe.clips:
         return FILMS
+    if recipe.drawings:
+        return DRAWINGS
     return TRACED_PICTURES if recipe.distill else PICTURES

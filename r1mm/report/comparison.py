@@ -120,10 +120,12 @@ def _controls(runs: Sequence[ReportInputs]) -> list[tuple[list[str], Row]]:
 
 
 def _cross_factors(run: ReportInputs) -> bool:
-    """Whether the recipe's variants differ in the two factors; taken to be so where the recipe is not at hand."""
-    variants = (run.resolved.get("recipe") or {}).get("variants") or {}
-    paths = [path for variant in variants.values() for path in variant.get("overrides") or {}]
-    return not variants or any(path.startswith("factors.") for path in paths)
+    """Whether the recipe's variants are the four crossings of the two factors; taken to be so where it is not there."""
+    recipe = run.resolved.get("recipe") or {}
+    paths = ("factors.format_match", "factors.images_in_logprobs")
+    overrides = [variant.get("overrides") or {} for variant in (recipe.get("variants") or {}).values()]
+    found = {tuple((changed.get(path) or {}).get("value") for path in paths) for changed in overrides}
+    return not overrides or found >= {(match, images) for match in FORMAT_LEVELS for images in IMAGE_LEVELS}
 
 
 def _estimates(answer: Row) -> list[dict[str, Any]]:

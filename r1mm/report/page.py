@@ -226,7 +226,8 @@ def common(inputs: ReportInputs) -> dict[str, Any]:
     return {
         "recipe": name, "variant": variant, "seed": seed, "size": size, "title": recipe.get("title") or name,
         "upstream": recipe.get("upstream") or ABSENT, "trainings": trainings_of(inputs),
-        "scores": inputs.verdict.get("scores") or {},
+        "scores": inputs.verdict.get("scores") or {}, "form": inputs.verdict.get("form") or {},
+        "description": ((recipe.get("variants") or {}).get(variant) or {}).get("description"),
         "comparisons": inputs.verdict.get("comparisons") or {}, "manifest": inputs.manifest,
         "miniature": size == "miniature", "full": size == "full",
         "condition_words": CONDITION_WORDS, "kinds": KINDS, "groups": GROUPS, "absent": ABSENT,
@@ -245,7 +246,7 @@ def build_report(inputs: ReportInputs) -> str:
     shown = common(inputs)
     verdict, scores = inputs.verdict, shown["scores"]
     references = verdict.get("reference_rows") or []
-    form = verdict.get("form") or {}
+    form = shown["form"]
     # A full recipe's numbers stand among the published ones; a miniature's only beside earlier runs of it.
     lines = shown_lines([verdict]) if shown["full"] else {}
     steps = {training: inputs.metrics_of(training) for training in TRAINING_WORDS}
@@ -261,7 +262,7 @@ def build_report(inputs: ReportInputs) -> str:
         strip=Markup(figures.reference_strip(scores, shown["comparisons"], references, shown["variant"])),
         samples=choose_samples(inputs), settings=shown_settings(inputs.resolved), why_not=why_not([verdict]),
         sheets={split: data_uri(png, SHEET_BYTES, SHEET_SIDE) for split, png in inputs.contact_sheets.items()},
-        form=form, form_dots=Markup(form_figure(form)),
+        form_dots=Markup(form_figure(form)),
         form_words=[form_words(split, effect) for split, effect in form.items()],
         lines=lines, alone=all(line.this_run for rows in lines.values() for line in rows),
         dots=Markup(lines_figure(lines)),

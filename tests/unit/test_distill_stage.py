@@ -21,9 +21,9 @@ from r1mm.distill_stage import FIGURES_FILE, distill_answers
 from r1mm.job import Job, make_job
 from r1mm.mini.datasets import read_scenes, render_sets
 from r1mm.mini.reasoner import ORDINALS
-from r1mm.recipe import SceneSet
 from r1mm.report.distilled import distilled_section
 from r1mm.rundir import read_jsonl
+from r1mm.scene_parts import SceneSet
 from tests.command import start
 from tests.tiny import tiny_distill_recipe
 

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "r1mm"
 FLOORS = [
     {"errors", "processes", "progress"},
     {"sourced"},
-    {"asset_kinds", "distill_parts", "task_parts", "training_parts", "yaml_files"},
+    {"asset_kinds", "distill_parts", "scene_parts", "task_parts", "training_parts", "yaml_files"},
     {"recipe", "rundir", "gpus"},
     {"expected", "plan"},
     {"recipe_files"},

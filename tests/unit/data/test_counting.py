@@ -8,8 +8,8 @@ from r1mm.data.prompts import QUESTIONS
 from r1mm.errors import BadInput
 from r1mm.mini.datasets import read_scenes, render_sets
 from r1mm.mini.render import encode_png, render
-from r1mm.recipe import SceneSet
 from r1mm.rundir import sha256_file
+from r1mm.scene_parts import SceneSet
 
 SET = SceneSet(world="clevr-like", items=8, counts=[2, 4], question="train", seed=5, source="our choice: a test set")
 

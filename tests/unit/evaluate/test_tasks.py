@@ -19,7 +19,9 @@ def test_tasks_of_our_recipes() -> None:
         None,
     )  # of 5,000, by limit
     assert (find_task("r1v-mini/ood").items, find_task("video-mini/ood").items) == (800, 600)
-    with pytest.raises(BadInput, match="task 'ood' is; write distill-mini/ood or r1v-mini/ood or video-mini/ood"):
+    with pytest.raises(
+        BadInput, match="'ood' is; write distill-mini/ood or mm8k-mini/ood or r1v-mini/ood or video-mini/ood"
+    ):
         find_task("ood")
     assert all(of for of in known_tasks().values())
 

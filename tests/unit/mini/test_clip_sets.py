@@ -12,7 +12,7 @@ from r1mm.data.clips import Sampling, decode_clip, frame_indices
 from r1mm.mini.choices import KINDS, LETTERS, choice_of
 from r1mm.mini.clip_sets import RATE, choice_examples, read_films, render_clip_sets
 from r1mm.mini.motion import FRAME_SIZE, FRAMES, draw_film
-from r1mm.recipe import FilmSet
+from r1mm.scene_parts import FilmSet
 
 
 def film_set(world: str, items: int, kinds: list[str], solids: list[int], seed: int) -> FilmSet:
