@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from r1mm.doctor import Check
-from r1mm.expected import Line
 from r1mm.judge.verdict import EXIT_STATUS, WORST_FIRST
 from r1mm.verify import Finding
 
@@ -78,34 +77,11 @@ def _recorded_table(recorded: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
-def print_lines(lines: Sequence[Line]) -> None:
-    """Published, third-party and measured rows of one split in one table."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("who", "condition", "right", "n", "code", "source"):
-        table.add_column(column, justify="right" if column in ("right", "n") else "left", overflow="fold")
-    for line in lines:
-        count = "?" if line.n is None else str(line.n)
-        source = line.source if not line.note else f"{line.source}; {line.note}"
-        table.add_row(
-            *(escape(line.who), line.condition, f"{line.accuracy:.1f}%", count, escape(line.code)), escape(source)
-        )
-    _console().print(table)
-
-
 def print_answer(sentences: Sequence[str]) -> None:
     """The answer in words, one sentence a line."""
     console = _console()
     for sentence in sentences:
         console.print(escape(f"- {sentence}"), highlight=False)
-
-
-def print_gate(gate: dict[str, Any]) -> None:
-    """What the base gate found, and what to check where it does not simply pass."""
-    colour = {"passes": "green", "stops": "red", "unclear": "yellow"}.get(gate["state"], "cyan")
-    console = Console(stderr=gate["state"] in ("stops", "unclear"))
-    console.print(f"base gate: [{colour}]{gate['state']}[/{colour}]", highlight=False)
-    for words in gate["words"]:
-        console.print(f"    {escape(words)}", highlight=False)
 
 
 def print_verdict(verdict: dict[str, Any], page: Path) -> None:

@@ -4,9 +4,7 @@ A set has the columns of open-r1-video-4k, with the clip itself beside its path.
 """
 
 import json
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +23,8 @@ from r1mm.mini.choices import (
     thinking_answer,
 )
 from r1mm.mini.datasets import Lesson, examples_of
+from r1mm.mini.making import make_sets
 from r1mm.mini.motion import WORLDS, draw_film
-from r1mm.processes import die_with_parent
-from r1mm.progress import progress_bar
 from r1mm.rundir import make_folder, write_text
 from r1mm.scene_parts import FilmSet
 
@@ -67,16 +64,14 @@ def render_clip_sets(sets: Mapping[str, FilmSet], frame_size: int, folder: Path,
     Items are independent of their order and of `workers`.
     """
     make_folder(folder)
-    # Forked, not from the fork server: the workers are to end with this process, and need nothing it does not have.
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
-        for name, settings in sets.items():
-            jobs = [(settings, i, f"{name}_{i:06d}.mp4", frame_size) for i in range(settings.items)]
-            found = pool.map(_make_item, jobs, chunksize=32)
-            made = list(progress_bar(found, total=len(jobs), desc=f"film {name}", unit="clip"))
-            rows = [_row(asked, encoded) for asked, encoded in made]
-            Dataset.from_list(rows, features=FEATURES).to_parquet(folder / f"{name}.parquet")
-            write_text(folder / f"{name}_films.json", json.dumps([asked for asked, _ in made]))
+
+    def jobs_of(name: str, settings: FilmSet) -> list[Any]:
+        return [(settings, i, f"{name}_{i:06d}.mp4", frame_size) for i in range(settings.items)]
+
+    for name, _, made in make_sets(sets, jobs_of, _make_item, workers=workers, doing="film", unit="clip"):
+        rows = [_row(asked, encoded) for asked, encoded in made]
+        Dataset.from_list(rows, features=FEATURES).to_parquet(folder / f"{name}.parquet")
+        write_text(folder / f"{name}_films.json", json.dumps([asked for asked, _ in made]))
 
 
 def _row(asked: Asked, encoded: bytes) -> dict[str, Any]:

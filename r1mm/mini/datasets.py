@@ -1,9 +1,7 @@
 """The miniature's sets: scenes sampled, rendered and written as counting datasets; the warm start's examples."""
 
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +10,9 @@ import numpy as np
 from r1mm.data.counting import Example, write_counting
 from r1mm.data.prompts import QUESTIONS
 from r1mm.mini.language import cut_short, direct_answer, thinking_answer
+from r1mm.mini.making import make_sets
 from r1mm.mini.render import encode_png, render
 from r1mm.mini.scenes import CLEVR_LIKE, SUPERCLEVR_LIKE, Scene, World, sample_scene
-from r1mm.processes import die_with_parent
-from r1mm.progress import progress_bar
 from r1mm.rundir import write_text
 from r1mm.scene_parts import SceneSet
 
@@ -43,21 +40,22 @@ def render_sets(sets: Mapping[str, SceneSet], image_size: int, folder: Path, wor
 
     Every count of a set's range occurs equally often; items are independent of their order and of `workers`.
     """
-    # Forked, not from the fork server: the workers are to end with this process, and need nothing it does not have.
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
-        for name, settings in sets.items():
-            fewest, most = settings.counts
-            counts = [fewest + i % (most - fewest + 1) for i in range(settings.items)]
-            jobs = [
-                (settings.world, settings.seed, i, f"{name}_{i:06d}.png", count, image_size)
-                for i, count in enumerate(counts)
-            ]
-            found = pool.map(_make_item, jobs, chunksize=32)
-            made = list(progress_bar(found, total=len(jobs), desc=f"render {name}", unit="img"))
-            question = QUESTIONS[settings.question]
-            write_counting(folder / f"{name}.parquet", [png for _, png in made], question, counts)
-            write_text(folder / f"{name}_scenes.json", json.dumps({"scenes": [scene for scene, _ in made]}))
+
+    def jobs_of(name: str, settings: SceneSet) -> list[Any]:
+        return [
+            (settings.world, settings.seed, i, f"{name}_{i:06d}.png", count, image_size)
+            for i, count in enumerate(_counts(settings))
+        ]
+
+    for name, settings, made in make_sets(sets, jobs_of, _make_item, workers=workers, doing="render", unit="img"):
+        question = QUESTIONS[settings.question]
+        write_counting(folder / f"{name}.parquet", [png for _, png in made], question, _counts(settings))
+        write_text(folder / f"{name}_scenes.json", json.dumps({"scenes": [scene for scene, _ in made]}))
+
+
+def _counts(settings: SceneSet) -> list[int]:
+    fewest, most = settings.counts
+    return [fewest + i % (most - fewest + 1) for i in range(settings.items)]
 
 
 def read_scenes(folder: Path, name: str) -> list[Scene]:

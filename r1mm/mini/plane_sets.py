@@ -2,9 +2,7 @@
 examples."""
 
 import json
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,9 @@ from datasets import Dataset, Features, Image, Value
 from r1mm.data.counting import Example
 from r1mm.mini.datasets import Lesson, examples_of
 from r1mm.mini.drawings import SHEETS, draw
+from r1mm.mini.making import make_sets
 from r1mm.mini.plane import FIGURE_OF, QUESTIONS, Asked, sample_asked, solve, tagged, thinking_answer
 from r1mm.mini.render import encode_png
-from r1mm.processes import die_with_parent
-from r1mm.progress import progress_bar
 from r1mm.rundir import make_folder, write_text
 from r1mm.scene_parts import DrawingSet
 
@@ -45,16 +42,14 @@ def render_drawings(sets: Mapping[str, DrawingSet], image_size: int, folder: Pat
     Items are independent of their order and of `workers`.
     """
     make_folder(folder)
-    # Forked, not from the fork server: the workers are to end with this process, and need nothing it does not have.
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
-        for name, settings in sets.items():
-            jobs = [(settings, i, image_size) for i in range(settings.items)]
-            found = pool.map(_make_item, jobs, chunksize=32)
-            made = list(progress_bar(found, total=len(jobs), desc=f"draw {name}", unit="img"))
-            rows = [_row(asked, png) for asked, png in made]
-            Dataset.from_list(rows, features=FEATURES).to_parquet(folder / f"{name}.parquet")
-            write_text(folder / f"{name}_drawings.json", json.dumps([asked for asked, _ in made]))
+
+    def jobs_of(_: str, settings: DrawingSet) -> list[Any]:
+        return [(settings, i, image_size) for i in range(settings.items)]
+
+    for name, _, made in make_sets(sets, jobs_of, _make_item, workers=workers, doing="draw", unit="img"):
+        rows = [_row(asked, png) for asked, png in made]
+        Dataset.from_list(rows, features=FEATURES).to_parquet(folder / f"{name}.parquet")
+        write_text(folder / f"{name}_drawings.json", json.dumps([asked for asked, _ in made]))
 
 
 def _row(asked: Asked, png: bytes) -> dict[str, Any]:

@@ -6,10 +6,8 @@ from typing import Any
 import pytest
 
 from r1mm.expected import Expected
-from r1mm.judge.gate import base_gate
 from r1mm.judge.verdict import judge
-from r1mm.recipe_files import find_recipe, load_expected, load_recipe
-from r1mm.terminal import print_answer, print_comparison, print_gate, print_lines, print_verdict
+from r1mm.terminal import print_answer, print_comparison, print_verdict
 from tests.outputs import claim, first, outputs, scored
 
 
@@ -64,26 +62,6 @@ def test_variants_with_their_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert "- 82.5 is [not] what it was." in capsys.readouterr().out
     print_answer(["one", "two"])
     assert capsys.readouterr().out.splitlines() == ["- one", "- two"]
-
-
-def test_a_gate_that_stops_speaks_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    gate = claim("base_accuracy", "near", 48.0, 8.0, gate=True)
-    expected = Expected(recipe="r", claims=[gate], reference_rows=[])
-    print_gate(base_gate(expected, "v", {"set": scored(first(160))}).model_dump(mode="json"))
-    shown = capsys.readouterr()
-    assert "base gate: stops" in shown.err
-    assert "check the evaluation prompt" in shown.err
-    assert shown.out == ""
-    print_gate(base_gate(expected, "v", {"set": scored(first(96))}).model_dump(mode="json"))
-    assert "base gate: passes" in capsys.readouterr().out
-
-
-def test_published_rows_stand_in_one_table(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = find_recipe("r1v-clevr-2b")
-    print_lines(load_expected(folder / "expected.yaml", load_recipe(folder / "recipe.yaml")).lines("superclevr-200"))
-    said = capsys.readouterr().out
-    for part in ("71.5%", "a user of #112", "82.5%", "42.5%"):
-        assert part in said
 
 
 def test_variants_of_several_seeds_that_are_not_comparable(capsys: pytest.CaptureFixture[str]) -> None:
