@@ -11,7 +11,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from r1mm.recipe import Recipe, resolve
+from r1mm.report.comparison import ComparisonInputs, build_comparison
 from r1mm.report.page import ReportInputs
+from tests.unit.report.pages import VARIANTS, MadeUp
 
 CHOICE = "our choice: small enough for two processor cores"
 FACTORS = {
@@ -302,3 +304,18 @@ def inputs(variant: str = "as-published", seed: int = 0) -> ReportInputs:
 def made_up_run() -> Callable[..., ReportInputs]:
     """A function (variant, seed) -> the inputs of a report."""
     return inputs
+
+
+@pytest.fixture(scope="module")
+def run(made_up_run: MadeUp) -> ReportInputs:
+    return made_up_run()
+
+
+@pytest.fixture(scope="module")
+def runs(made_up_run: MadeUp) -> list[ReportInputs]:
+    return [made_up_run(variant) for variant in VARIANTS]
+
+
+@pytest.fixture(scope="module")
+def comparison(runs: list[ReportInputs]) -> str:
+    return build_comparison(ComparisonInputs(runs))

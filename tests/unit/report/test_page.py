@@ -4,98 +4,22 @@ import dataclasses
 import html
 import io
 import random
-import re
 from collections import Counter
-from collections.abc import Callable
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from r1mm.errors import BadInput
 from r1mm.report import page
 from r1mm.report import words as shown_as
-from r1mm.report.comparison import ComparisonInputs, build_comparison, factor_reading
+from r1mm.report.comparison import ComparisonInputs, build_comparison
 from r1mm.report.page import ReportInputs, build_report
-
-MadeUp = Callable[..., ReportInputs]
-VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
-VARIANTS = ("as-published", "prefix-with-images", "full-text-only", "as-fixed")
-
-
-class Reader(HTMLParser):
-    """Collects what a browser would see, and fails where an element is closed that is not the open one."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        names = [name for name, _ in attrs]
-        assert len(names) == len(set(names)), f"<{tag}> has an attribute twice: {names}"
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open[-1:] == [tag], f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "title"} & set(self.open):
-            self.text += data
-
-
-def words(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
-
-
-@pytest.fixture(scope="module")
-def run(made_up_run: MadeUp) -> ReportInputs:
-    return made_up_run()
+from tests.unit.report.pages import VARIANTS, MadeUp, Reader, check_self_contained, with_few_figures, words
 
 
 @pytest.fixture(scope="module")
 def report(run: ReportInputs) -> str:
     return build_report(run)
-
-
-@pytest.fixture(scope="module")
-def runs(made_up_run: MadeUp) -> list[ReportInputs]:
-    return [made_up_run(variant) for variant in VARIANTS]
-
-
-@pytest.fixture(scope="module")
-def comparison(runs: list[ReportInputs]) -> str:
-    return build_comparison(ComparisonInputs(runs))
-
-
-def check_self_contained(text: str) -> Reader:
-    read = Reader(text)
-    ids = Counter(attributes["id"] for _, attributes in read.elements if "id" in attributes)
-    assert [name for name, count in ids.items() if count > 1] == []
-    for tag, attributes in read.elements:
-        assert tag not in ("script", "link", "iframe", "object", "base")
-        assert not [name for name in attributes if name.startswith("on")]
-        assert (attributes.get("src") or "data:").startswith("data:")
-        target = attributes.get("href")
-        assert target is None or (target.startswith("#") and target[1:] in ids)
-        if tag == "img":
-            assert attributes.get("alt")
-        if tag == "th":
-            assert attributes.get("scope") in ("row", "col")
-    assert all(place.startswith("#") for place in re.findall(r"url\(\s*['\"]?([^)]*)", text))
-    assert "@import" not in text
-    return read
 
 
 def test_the_report_is_well_formed_self_contained_and_light(report: str) -> None:
@@ -204,10 +128,6 @@ def test_every_setting_is_shown_with_its_source_and_the_variants_are_marked(run:
     assert shown.count("set by the variant") >= 2
     paths = {row.path for rows in sections.values() for row in rows}
     assert {"train.beta", "warm_start.slip_rate", "scenes.ood", "threads"} <= paths
-
-
-def with_few_figures(run: ReportInputs) -> ReportInputs:
-    return dataclasses.replace(run, metrics=[], verdict={**run.verdict, "reference_rows": []})
 
 
 def with_completion(run: ReportInputs, text: str) -> ReportInputs:
@@ -371,59 +291,6 @@ def test_a_heavy_image_is_drawn_smaller() -> None:
     uri = shown_as.data_uri(out.getvalue(), page.IMAGE_BYTES, page.IMAGE_SIDE)
     assert uri.startswith("data:image/jpeg;base64,")
     assert len(uri) < 300_000
-
-
-def test_the_comparison_shows_each_variant_in_its_cell(runs: list[ReportInputs], comparison: str) -> None:
-    for run in runs:
-        factors = run.resolved["recipe"]["factors"]
-        match, images = factors["format_match"]["value"], factors["images_in_logprobs"]["value"]
-        start = comparison.index(f'<div class="cell {match} {images}">')
-        cell = comparison[start : comparison.index("</div>", start)]
-        assert run.resolved["variant"] in cell
-        for split in ("id", "ood"):
-            assert shown_as.percent(run.verdict["scores"][split]["trained-think"]["accuracy"]) in cell
-            assert shown_as.signed(run.verdict["comparisons"][split]["gain"]["points"]) in cell
-    shown = words(Reader(comparison).text)
-    assert "In these runs format_match switched the format; images_in_logprobs left it as it was." in shown
-    assert "say nothing about the full-size model" in shown
-
-
-def test_the_comparison_warns_when_the_base_models_differ(runs: list[ReportInputs]) -> None:
-    runs = [with_few_figures(run) for run in runs]
-    verdict: Any = {**runs[0].verdict, "scores": {"id": {"base-think": {"n": 10, "right": 1, "accuracy": 10.0}}}}
-    text = build_comparison(ComparisonInputs([dataclasses.replace(runs[0], verdict=verdict), *runs[1:]]))
-    assert "The base scores differ between the runs" in text
-
-
-def test_the_comparison_refuses_what_cannot_be_compared(runs: list[ReportInputs]) -> None:
-    with pytest.raises(BadInput, match="no run to compare"):
-        build_comparison(ComparisonInputs([]))
-    with pytest.raises(BadInput, match="two runs have"):
-        build_comparison(ComparisonInputs([runs[0], runs[0]]))
-    other = dataclasses.replace(runs[1], verdict={**runs[1].verdict, "recipe": "another"})
-    with pytest.raises(BadInput, match="several recipes, another, mini-r1v"):
-        build_comparison(ComparisonInputs([runs[0], other]))
-
-
-@pytest.mark.parametrize(
-    ("prefix_none", "prefix_both", "full_none", "full_both", "said"),
-    [
-        (1, 2, 99, 98, "format_match switched the format; images"),
-        (2, 99, 1, 98, "images_in_logprobs switched the format; format_match"),
-        (97, 99, 95, 98, "neither factor switched"),
-        (2, 2, 3, 98, "act together"),
-        (10, 12, 45, 40, "middling size"),
-        (2, None, 3, 98, "Not all four variants"),
-    ],
-)
-def test_the_reading_follows_the_numbers(
-    prefix_none: float, prefix_both: float | None, full_none: float, full_both: float, said: str
-) -> None:
-    shares = {
-        ("prefix", "none"): prefix_none, ("prefix", "both"): prefix_both,
-        ("full", "none"): full_none, ("full", "both"): full_both,
-    }  # fmt: skip
-    assert said in " ".join(factor_reading(shares))
 
 
 @pytest.mark.parametrize(
