@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from r1mm.doctor import Check
+from r1mm.judge.form import FormEffect, form_words
 from r1mm.judge.verdict import EXIT_STATUS, WORST_FIRST
 from r1mm.verify import Finding
 
@@ -90,6 +91,8 @@ def print_verdict(verdict: dict[str, Any], page: Path) -> None:
     console.print(_score_table(verdict))
     if verdict.get("recorded"):
         console.print(_recorded_table(verdict["recorded"]))
+    for split, effect in (verdict.get("form") or {}).items():
+        console.print(escape(form_words(split, FormEffect.model_validate(effect))), highlight=False)
     for claim in verdict["claims"]:
         counted = claim.get("counted", True)
         said_by = (
@@ -111,13 +114,27 @@ def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path, answer: Seq
     seeds = list(dict.fromkeys(verdict["seed"] for verdict in verdicts))
     listed = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     table = Table(
-        title=f"{first['recipe']}, {listed}, all variants: accuracy in %, base and control first",
+        title=f"{first['recipe']}, {listed}, all variants: accuracy in %, base and control first; of the gain, what "
+        "parsing and answering explain, in points",
         title_justify="left",
         title_style="",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for column in ("variant", "set", "base", "direct", "after", "from", "to", "think", "tokens", "outcome"):
+    for column in (
+        "variant",
+        "set",
+        "base",
+        "direct",
+        "after",
+        "from",
+        "to",
+        "parsing",
+        "answering",
+        "think",
+        "tokens",
+        "outcome",
+    ):
         table.add_column(
             column, justify="left" if column in ("variant", "set", "outcome") else "right", no_wrap=column != "outcome"
         )
@@ -126,9 +143,11 @@ def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path, answer: Seq
         for split, scores in verdict["scores"].items():
             base, direct, trained = (scores[name] for name in ("base-think", "base-direct", "trained-think"))
             interval = trained["interval"]
+            parts = (verdict.get("form") or {}).get(split)
             table.add_row(
                 *(named, split, f"{base['accuracy']:.1f}", f"{direct['accuracy']:.1f}"),
                 *(f"{trained['accuracy']:.1f}", f"{interval['low']:.1f}", f"{interval['high']:.1f}"),
+                *(f"{parts[part]['points']:+.1f}" if parts else "" for part in ("parsing", "answering")),
                 *(
                     f"{100 * trained['format'] / trained['n']:.0f}%",
                     f"{trained['mean_tokens']:.1f}",

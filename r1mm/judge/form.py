@@ -14,7 +14,7 @@ import numpy.typing as npt
 from r1mm.errors import BadInput
 from r1mm.judge.crossed import BOOTSTRAP_SEED, RESAMPLES
 from r1mm.judge.outputs import DISPLAY_LEVEL
-from r1mm.judge.statistics import Interval, paired_difference, wilson
+from r1mm.judge.statistics import Interval, paired_difference, shown_sign, wilson
 from r1mm.recipe import Condition
 from r1mm.sourced import Strict
 
@@ -196,4 +196,22 @@ def form_effect(split: str, readings: Mapping[Condition, Sequence[ReadOutput]]) 
         parsing=parsing,
         answering=answering,
         forced=_difference([output.forced_right for output in after], [output.forced_right for output in before]),
+    )
+
+
+def _points(part: Part) -> str:
+    return f"{part.points:+.1f} ({part.interval.low:+.1f} to {part.interval.high:+.1f})"
+
+
+def form_words(split: str, effect: FormEffect) -> str:
+    """What the parts of one split's gain say, in two sentences."""
+    gain, parsing = effect.gain, effect.parsing
+    shown = shown_sign(gain.interval)
+    # A share says something only of a gain that is shown and whose parts point the same way.
+    share = parsing.points / gain.points if shown else -1.0
+    told = f"of {_points(gain)} points," if shown else f"no gain or loss is shown, {_points(gain)} points;"
+    part = f", {100 * share:.0f} % of it," if 0 <= share <= 1 else ""
+    return (
+        f"{split}: {told} parsing explains {_points(parsing)}{part} and answering {_points(effect.answering)}. "
+        f"With every output read by force the difference is {_points(effect.forced)}."
     )

@@ -1,13 +1,13 @@
-"""How much of a gain is form, as a page shows it: sentences and a figure, drawn from the verdict's `form`."""
+"""How much of a gain is form, as a page shows it: a figure, drawn from the verdict's `form`."""
 
 import functools
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 
-from r1mm.judge.statistics import Interval, shown_sign
+from r1mm.judge.form import FormEffect, form_words
 from r1mm.report.figures import CONTROL, INK, LINE, MUTED, OTHER, PAPER, SMALL, TRAINED, Row, draw_panel
-from r1mm.report.words import signed, span
+from r1mm.report.words import signed
 
 # Key in the verdict, words, paint.
 PARTS = (
@@ -16,24 +16,6 @@ PARTS = (
     ("answering", "of it by answering: more of those are right", TRAINED),
     ("forced", "gain when every output is read by force", OTHER),
 )
-
-
-def _points(part: Row) -> str:
-    return f"{signed(part['points'])} ({span(part['interval'], True)})"
-
-
-def form_words(split: str, effect: Row) -> str:
-    """What the parts of one split's gain say, in two sentences."""
-    gain, parsing, answering, forced = (effect[key] for key, _, _ in PARTS)
-    shown = shown_sign(Interval.model_validate(gain["interval"]))
-    # A share says something only of a gain that is shown and whose parts point the same way.
-    share = parsing["points"] / gain["points"] if shown else -1.0
-    told = f"of {_points(gain)} points" if shown else f"no gain or loss is shown, {_points(gain)} points"
-    return (
-        f"{split}: {told}{';' if not shown else ','} parsing explains {_points(parsing)}"
-        f"{f', {100 * share:.0f} % of it,' if 0 <= share <= 1 else ''} and answering {_points(answering)}. With every "
-        f"output read by force the difference is {_points(forced)}."
-    )
 
 
 def _draw(axes: Axes, effect: Row) -> None:
@@ -64,7 +46,7 @@ def form_figure(form: Mapping[str, Row]) -> str:
         draw_panel(
             f"form{index}",
             f"{split}: what the gain is made of",
-            form_words(split, effect),
+            form_words(split, FormEffect.model_validate(effect)),
             230,
             functools.partial(_draw, effect=effect),
             left=12.0,

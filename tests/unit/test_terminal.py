@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from r1mm.evaluate.readings import Reading
 from r1mm.expected import Expected
 from r1mm.judge.verdict import judge
 from r1mm.terminal import print_answer, print_comparison, print_verdict
@@ -55,6 +56,22 @@ def test_verdicts_of_before_are_still_shown(capsys: pytest.CaptureFixture[str]) 
         del one["by"]
     print_verdict(old, Path("report.html"))
     assert "report.html" in capsys.readouterr().out
+
+
+def test_how_much_of_a_gain_is_form(capsys: pytest.CaptureFixture[str]) -> None:
+    readings = {
+        condition: [Reading(f"i{k}", k < parseable, k < right, "tag", k < right) for k in range(200)]
+        for condition, parseable, right in (("base-think", 100, 60), ("trained-think", 190, 152))
+    }
+    found = verdict(readings={"set": readings})
+    print_verdict(found, Path("report.html"))
+    said = capsys.readouterr().out
+    assert "set: of +46.0 (" in said
+    assert "points, parsing explains +31.5 (" in said
+    print_comparison([found, verdict(variant="w")], Path("report.html"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert next(line for line in lines if line[:2] == ["v", "set"])[7:9] == ["+31.5", "+14.5"]
+    assert not any(cell.startswith("+") for line in lines if line[:2] == ["w", "set"] for cell in line)  # not read
 
 
 def test_variants_with_their_answer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from r1mm.report.form import form_figure, form_words
+from r1mm.judge.form import FormEffect, form_words
+from r1mm.report.form import form_figure
 from r1mm.report.page import ReportInputs, build_report
-from tests.unit.report.test_page import check_self_contained, words
+from tests.unit.report.pages import check_self_contained, words
 
 
 def part(points: float, low: float, high: float) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def effect(gain: float, low: float, high: float, parsing: float) -> dict[str, An
 
 
 def test_a_gain_that_is_shown_has_its_share_of_form() -> None:
-    assert form_words("set", effect(34.5, 26.7, 42.3, 16.2)) == (
+    assert form_words("set", FormEffect.model_validate(effect(34.5, 26.7, 42.3, 16.2))) == (
         "set: of +34.5 (+26.7 to +42.3) points, parsing explains +16.2 (+12.2 to +20.2), 47 % of it, and answering "
         "+18.3 (+11.3 to +25.3). With every output read by force the difference is +33.0 (+25.3 to +40.8)."
     )
@@ -39,12 +40,12 @@ def test_a_gain_that_is_shown_has_its_share_of_form() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (effect(2.0, -3.0, 7.0, 1.0), "set: no gain or loss is shown, +2.0 (\u22123.0 to +7.0) points; parsing"),
+        (effect(2.0, -3.0, 7.0, 1.0), "set: no gain or loss is shown, +2.0 (-3.0 to +7.0) points; parsing"),
         (effect(10.0, 2.0, 18.0, 14.0), "set: of +10.0 (+2.0 to +18.0) points, parsing explains +14.0"),  # against it
     ],
 )
 def test_no_share_is_said_of_what_is_not_shown_or_points_both_ways(given: dict[str, Any], says: str) -> None:
-    found = form_words("set", given)
+    found = form_words("set", FormEffect.model_validate(given))
     assert found.startswith(says)
     assert "%" not in found
 
