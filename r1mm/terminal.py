@@ -114,7 +114,7 @@ def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path, answer: Seq
     seeds = list(dict.fromkeys(verdict["seed"] for verdict in verdicts))
     listed = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     table = Table(
-        title=f"{first['recipe']}, {listed}, all variants: accuracy in %, base and control first; of the gain, what "
+        title=f"{first['recipe']}, {listed}: accuracy in %, base and control first; of the gain, what "
         "parsing and answering explain, in points",
         title_justify="left",
         title_style="",

@@ -65,26 +65,26 @@ def answer_of(recipe: str, runs: Path) -> dict[str, Any]:
     return found
 
 
-def write_comparison(jobs: Sequence[Job]) -> tuple[Path, list[str]]:
-    """The page that sets a recipe's variants side by side, and the sentences of the answer that stands on it.
+def answer_beside(jobs: Sequence[Job]) -> dict[str, Any]:
+    """What `answer_of` finds over all finished runs of the jobs' recipe; why not, where an older one does not fit."""
+    try:
+        return answer_of(str(jobs[0].recipe_folder), jobs[0].runs)
+    except BadInput as error:
+        # It must not cost the page and the words of these.
+        return {"answer": [f"No answer over all finished runs: {error}"]}
 
-    The cells of the page are the runs of the first job's seed; the answer is over all finished runs.  A miniature has
-    none: nobody published a number for it.
+
+def write_comparison(jobs: Sequence[Job], answer: dict[str, Any]) -> Path:
+    """The page that sets a recipe's variants side by side, with what `answer_beside` found.
+
+    The cells of the page are the runs of the first job's seed; the answer is over all finished runs.
     """
     from r1mm.report.collect import comparison_inputs
     from r1mm.report.comparison import build_comparison
 
     first = jobs[0]
-    answer: dict[str, Any] = {}
-    if not first.recipe.miniature:
-        try:
-            answer = answer_of(str(first.recipe_folder), first.runs)
-        except BadInput as error:
-            # An older run beside these that does not fit them must not cost the page of these.
-            answer = {"answer": [f"No answer over all finished runs: {error}"]}
     shown = [job for job in jobs if job.seed == first.seed]
     inputs = comparison_inputs(
         {job.resolved.variant: (job.folder("run"), generations(job)) for job in shown}, task_sets(first), answer
     )
-    path = first.runs / first.recipe.name / f"comparison-seed{first.seed}.html"
-    return write_text(path, build_comparison(inputs)), answer.get("answer", [])
+    return write_text(first.runs / first.recipe.name / f"comparison-seed{first.seed}.html", build_comparison(inputs))

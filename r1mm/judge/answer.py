@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from r1mm.errors import BadInput
 from r1mm.expected import Claim, Expected
-from r1mm.judge.claims import ClaimOutcome
+from r1mm.judge.claims import PARTS, ClaimOutcome
 from r1mm.judge.outputs import RecordedComparison, in_short
 from r1mm.judge.seeds import Estimate, SeedsVerdict
 from r1mm.judge.statistics import shown_sign
@@ -29,13 +29,16 @@ def _signed(value: float) -> str:
     return f"{value:+.1f}"
 
 
+def _ends(found: Estimate) -> str:
+    return f"{found.interval.low:.1f} to {found.interval.high:.1f}"
+
+
 def _over_seeds(verdict: SeedsVerdict, found: Estimate) -> str:
     """Each seed's value, their mean and its interval."""
-    low, high = found.interval.low, found.interval.high
     if len(verdict.seeds) == 1:
-        return f"our seed {verdict.seeds[0]}: {found.by_seed[0]:.1f}; 90 % interval {low:.1f} to {high:.1f}, items only"
+        return f"our seed {verdict.seeds[0]}: {found.by_seed[0]:.1f}; 90 % interval {_ends(found)}, items only"
     each = ", ".join(f"{value:.1f}" for value in found.by_seed)
-    return f"our {len(verdict.seeds)} seeds: {each}; mean {found.value:.1f}, 90 % interval {low:.1f} to {high:.1f}"
+    return f"our {len(verdict.seeds)} seeds: {each}; mean {found.value:.1f}, 90 % interval {_ends(found)}"
 
 
 def _clause(expected: Expected, claim: Claim, verdict: SeedsVerdict | None) -> str:
@@ -97,15 +100,16 @@ def _base(split: str, verdict: SeedsVerdict) -> str:
 
 
 def _run_line(expected: Expected, split: str, verdict: SeedsVerdict) -> str:
-    """What training did under one variant: gain, distance to the direct answers, and whether its outputs think."""
+    """What training did under one variant: gain and its parts, distance to direct answers, whether outputs think."""
     found = verdict.estimates[split]
     gain, direct, thinks = found["gain"], found["trained_minus_direct"], found["format"]
+    parts = " and ".join(f"{_signed(found[part].value)} ({_ends(found[part])}) by {part}" for part in PARTS)
     ps = ", ".join(_p(one.p) for one in verdict.comparisons[split]["trained minus base-direct"])
     place = {1: "lies above", -1: "lies below", 0: "is not shown to differ from"}[shown_sign(direct.interval)]
     return (
         f"Trained by {expected.name_of(verdict.variant)}, the model gains {_signed(gain.value)} points "
-        f"on {split} (90 % interval {gain.interval.low:.1f} to {gain.interval.high:.1f}), {place} the untrained "
-        f"model's direct answers ({_signed(direct.value)}, {direct.interval.low:.1f} to {direct.interval.high:.1f}; "
+        f"on {split} (90 % interval {_ends(gain)}), {parts}; it {place} the untrained "
+        f"model's direct answers ({_signed(direct.value)}, {_ends(direct)}; "
         f"McNemar {ps}), and thinks in {thinks.value:.0f} % of its outputs."
     )
 
@@ -117,6 +121,12 @@ def _others(expected: Expected, split: str) -> str | None:
         if row.by == "third party" and row.split == split and row.condition == "trained-think"
     ]
     return f"Others report on {split}: {', '.join(rows)}." if rows else None
+
+
+def _open(verdicts: Sequence[SeedsVerdict]) -> list[str]:
+    """What the seeds at hand cannot tell, once for all variants of which it is true."""
+    texts = dict.fromkeys(text for verdict in verdicts for text in verdict.missing)
+    return [f"{', '.join(v.variant for v in verdicts if text in v.missing)}: {text}." for text in texts]
 
 
 def _headline_claims(expected: Expected) -> list[list[Claim]]:
@@ -148,9 +158,11 @@ def answer(expected: Expected, verdicts: Sequence[SeedsVerdict]) -> list[str]:
     groups = _headline_claims(expected)
     comparable = [verdict for verdict in verdicts if not verdict.why_not]
     if not groups:
-        return [
+        nothing = (
             f"No accuracy was published for {expected.recipe}: there is no number here that could reproduce or not."
-        ]
+        )
+        lines = [_run_line(expected, split, verdict) for verdict in comparable for split in verdict.scores]
+        return [nothing, *lines, *_open(comparable)]
     said: list[str] = []
     if verdicts and not comparable:
         numbers = ", ".join(f"{group[0].reference:g}" for group in groups)
@@ -169,5 +181,4 @@ def answer(expected: Expected, verdicts: Sequence[SeedsVerdict]) -> list[str]:
         said += [_run_line(expected, split, verdict) for verdict in here]
         others = _others(expected, split)
         said += [others] if others else []
-    said += [f"{verdict.variant}: {text}." for verdict in comparable for text in verdict.missing]
-    return said
+    return [*said, *_open(comparable)]

@@ -89,7 +89,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     from r1mm.processes import terminated_by_signal
     from r1mm.recipe_files import find_recipe, load_recipe, of_family
     from r1mm.terminal import exit_status, print_comparison, print_verdict, severity
-    from r1mm.together import write_comparison
+    from r1mm.together import answer_beside, write_comparison
 
     if options.assets and not options.assets.is_dir():
         raise BadInput(f"--assets {options.assets} is no folder; give one that holds the assets (`r1mm assets --help`)")
@@ -118,12 +118,13 @@ def _reproduce(options: argparse.Namespace) -> int:
         for job in jobs:
             say(f"{job.recipe.name}, variant {job.resolved.variant}, seed {job.seed}: {job.folder('run')}")
             outcomes.append(reproduce(job, place, fresh=options.fresh, past_gate=options.past_gate, say=say))
-    page, answer = write_comparison(jobs) if options.variant == "all" else (outcomes[0].root / "report.html", [])
+    answer = answer_beside(jobs) if len(jobs) > 1 else {"answer": []}
+    page = write_comparison(jobs, answer) if options.variant == "all" else outcomes[0].root / "report.html"
     verdicts = [outcome.verdict for outcome in outcomes]
     if options.json:
-        print_json({"report": str(page), "verdicts": verdicts, "answer": answer})
+        print_json({"report": str(page), "verdicts": verdicts, "answer": answer["answer"]})
     elif len(verdicts) > 1:
-        print_comparison(verdicts, page, answer)
+        print_comparison(verdicts, page, answer["answer"])
     else:
         print_verdict(verdicts[0], page)
     return exit_status(min(verdicts, key=severity))

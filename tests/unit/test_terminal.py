@@ -85,6 +85,6 @@ def test_variants_of_several_seeds_that_are_not_comparable(capsys: pytest.Captur
     found = [verdict(seed=seed, comparable=False, why_not=["its model is another"]) for seed in (1, 2)]
     print_comparison(found, Path("report.html"))
     said = capsys.readouterr().out
-    assert "seeds 1, 2, all variants" in said
+    assert "r, seeds 1, 2: accuracy" in said
     assert "v, seed 2" in said
     assert said.count("not comparable: its model is another") == 1

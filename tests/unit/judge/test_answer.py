@@ -86,6 +86,17 @@ def test_nothing_is_said_of_a_number_by_runs_that_are_not_comparable(expected: E
     assert not any("Trained by the fixed code" in text for text in mixed)
 
 
+def test_where_nothing_was_published_it_says_what_the_runs_did() -> None:
+    unpublished = Expected(recipe="r1v-clevr-2b", claims=[], reference_rows=[])
+    runs = {"a": {1: 150, 2: 147, 3: 142}, "b": {4: 120}, "c": {4: 96}}
+    said = answer(unpublished, [seeds(unpublished, name, trained, thinks=True) for name, trained in runs.items()])
+    assert said[0].startswith("No accuracy was published for r1v-clevr-2b")
+    assert len(said) == 1 + 2 * 3 + 1  # two splits, and once what one seed leaves open
+    assert said[1].startswith("Trained by variant a, the model gains +25.2 points on superclevr-200 (90 % interval ")
+    assert "), +0.0 (-1.1 to 1.1) by parsing and +25.2 (" in said[1]  # all outputs have an answer, before and after
+    assert said[-1].startswith("b, c: one seed only (seed 4)")
+
+
 def test_without_runs_or_numbers_it_says_that(expected: Expected) -> None:
     said = answer(expected, [])
     assert "no finished run of as-fixed" in said[0]
