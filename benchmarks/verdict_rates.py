@@ -29,10 +29,11 @@ from scipy.special import stdtrit
 from tqdm import tqdm
 
 from r1mm.judge.crossed import crossed
-from r1mm.judge.form import parsing_by_item
+from r1mm.judge.form import known, parts_by_item
 from r1mm.judge.power import simulate
 from r1mm.judge.statistics import (
     ONE_SIDED,
+    Interval,
     Measurement,
     Place,
     difference_from_reference,
@@ -50,7 +51,10 @@ ONLY_BASE_RIGHT = 0.11
 
 @dataclass(frozen=True)
 class Setting:
-    """One simulated situation; spread, margin and offset (true value less that of the reference) as shares."""
+    """One simulated situation; spread, margin and offset (true value less that of the reference) as shares.
+
+    `read`: the share of the base model's outputs that can be read, for the parts of a gain.
+    """
 
     test: Literal["near", "at_least", "at_most"]
     metric: Literal["accuracy", "gain", "length_ratio", "parsing", "answering"]
@@ -60,6 +64,7 @@ class Setting:
     spread: float = 0.0
     margin: float = 0.0
     offset: float = 0.0
+    read: float = 1.0
 
 
 def draw_run(setting: Setting, mean: float, rng: np.random.Generator) -> Measurement:
@@ -74,19 +79,20 @@ def draw_run(setting: Setting, mean: float, rng: np.random.Generator) -> Measure
             [False] * trained + [True] * base + [False] * (n - trained - base),
         )
     if setting.metric in ("parsing", "answering"):
-        return _draw_part(setting.metric, true, n, rng)
+        return _draw_part(setting, true, rng)
     common, *own = rng.normal(0.0, 0.4, (3, n))
     return ratio_of_means((np.exp(common + own[0]) * true).tolist(), np.exp(common + own[1]).tolist())
 
 
-def _draw_part(metric: str, true: float, n: int, rng: np.random.Generator) -> Measurement:
-    """A run in which more can be read, 70 % of it right, or in which more of what can be read (90 %) is right."""
-    by_parsing = metric == "parsing"
-    sides = [(0.4, 0.7), (0.4 + true / 0.7, 0.7)] if by_parsing else [(0.9, 0.3), (0.9, 0.3 + true / 0.9)]
+def _draw_part(setting: Setting, true: float, rng: np.random.Generator) -> Measurement:
+    """A run in which more can be read, 70 % of it right, or in which more of what can be read is right."""
+    read, n, by_parsing = setting.read, setting.n, setting.metric == "parsing"
+    sides = (
+        [(read, 0.7), (read + true / 0.7, 0.7)] if by_parsing else [(read, 0.35), (1.0, 0.35 + 2 * true / (read + 1))]
+    )
     marks = [np.stack([draw < p, draw < p * a], axis=1).astype(float) for p, a in sides for draw in [rng.random(n)]]
-    parsing = parsing_by_item(*marks)
-    values = parsing if by_parsing else marks[1][:, 1] - marks[0][:, 1] - parsing
-    return mean_over_items(values.tolist())
+    found = mean_over_items(parts_by_item(*marks)[0 if by_parsing else 1].tolist())
+    return found if known(*marks) else found._replace(interval=Interval(low=-1.0, high=1.0))
 
 
 def _gain_cells(gain_share: float) -> list[float]:
@@ -150,18 +156,20 @@ def all_settings() -> list[Setting]:
         for margin in (0.12, 0.3)
     ]
     unequal = [Setting("near", "accuracy", n, 5, row_n, 0.03, 0.3) for n, row_n in ((200, 800), (800, 200))]
-    no_rows = [
-        Setting("near", metric, n, margin=0.12)
-        for metric in ("accuracy", "gain", "parsing", "answering")
-        for n in (200, 800)
+    no_rows = [Setting("near", metric, n, margin=0.12) for metric in ("accuracy", "gain") for n in (200, 800)]
+    parts = [
+        Setting(test, metric, n, margin=margin, read=read)
+        for test, margin in (("near", 0.12), ("at_least", 0.0), ("at_most", 0.0))
+        for metric in ("parsing", "answering")
+        for n, read in ((200, 0.3), (200, 0.5), (800, 0.08), (800, 0.5))
     ]
     sides = [
         Setting(test, metric, n)
         for test in ("at_least", "at_most")
-        for metric in ("accuracy", "gain", "length_ratio", "parsing", "answering")
+        for metric in ("accuracy", "gain", "length_ratio")
         for n in (200, 800)
     ]
-    return [*near, *unequal, *no_rows, *sides]
+    return [*near, *unequal, *no_rows, *sides, *parts]
 
 
 def edges(setting: Setting) -> list[Setting]:
@@ -213,8 +221,8 @@ def draw_parts(setting: SeedSetting, sets: int, rng: np.random.Generator) -> npt
 
     before = marks(BASE_READ, BASE_RIGHT, 1, 0.0)
     after = marks(setting.mean, TRAINED_RIGHT, setting.seeds, setting.spread)
-    tables = np.array([[parsing_by_item(b[0], one) for one in a] for b, a in zip(before, after, strict=True)])
-    return tables if setting.metric == "parsing" else after[..., 1] - before[..., 1] - tables
+    part = ("parsing", "answering").index(setting.metric)
+    return np.array([[parts_by_item(b[0], one)[part] for one in a] for b, a in zip(before, after, strict=True)])
 
 
 def draw_tables(setting: SeedSetting, sets: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -329,7 +337,7 @@ def print_seeds_and_gate(repeats: int, seed: int) -> float:
 def print_runs(repeats: int, seed: int) -> float:
     """The first table; returns the worst share of wrong "reproduced"."""
     print(
-        f"{'test':9}{'metric':13}{'n':>5}{'J':>3}{'row n':>7}{'spread':>8}{'margin':>8}"
+        f"{'test':9}{'metric':13}{'n':>5}{'read %':>7}{'J':>3}{'row n':>7}{'spread':>8}{'margin':>8}"
         f"{'reproduced at the edge %':>27}{'refused at the edge %':>24}{'power %':>9}"
     )
     worst = 0.0
@@ -340,8 +348,9 @@ def print_runs(repeats: int, seed: int) -> float:
         inside = " / ".join(f"{100 * rate['inside']:.2f}" for rate in wrong)
         outside = " / ".join(f"{100 * (rate['below'] + rate['above']):.2f}" for rate in wrong)
         tqdm.write(
-            f"{setting.test:9}{setting.metric:13}{setting.n:>5}{setting.rows:>3}{setting.row_n or '-':>7}"
-            f"{100 * setting.spread:>8g}{100 * setting.margin:>8g}{inside:>27}{outside:>24}{100 * power:>9.1f}"
+            f"{setting.test:9}{setting.metric:13}{setting.n:>5}{100 * setting.read:>7g}{setting.rows:>3}"
+            f"{setting.row_n or '-':>7}{100 * setting.spread:>8g}{100 * setting.margin:>8g}"
+            f"{inside:>27}{outside:>24}{100 * power:>9.1f}"
         )
     error = 100 * math.sqrt(ONE_SIDED * (1 - ONE_SIDED) / repeats)
     print(

@@ -11,7 +11,8 @@ from r1mm.sourced import Source, Strict
 # Of the trained model, asked to think: the share of right answers, of outputs that think, of bare answers; its gain
 # over the base model, and its mean length over the base model's.  Of the base model: the share of right answers when
 # asked to think, and when asked for a direct answer; trained_minus_direct sets the trained model against the latter.
-# Of the gain: what parsing explains, more outputs having an answer, and answering, more of those being right (form.py).
+# Of the gain, read with and without form (judge/form.py): what parsing explains, more outputs having an answer in form,
+# and answering, more of those being right.
 Metric = Literal[
     "accuracy",
     "gain",

@@ -194,6 +194,12 @@ class Recipe(Sparse):
             raise ValueError("scenes are films where `clips` says how they are read, and pictures where it does not")
         if self.drawings and not all(isinstance(made, DrawingSet) for made in self.scenes.values()):
             raise ValueError("scenes are drawings or pictures of solids, not both")
+        unfit = next((name for name, task in self.tasks.items() if self.drawings and task.scorer != "answer"), None)
+        if unfit is not None:
+            raise ValueError(
+                f"task {unfit} has the scorer {self.tasks[unfit].scorer}; questions about drawings are answered by "
+                "numbers, degrees, fractions and letters, which the scorer answer reads"
+            )
         if self.over_long is not None and (self.miniature or self.clips or "grpo" not in self.stages):
             raise ValueError(
                 "over_long is for GRPO of a full recipe of images; clips are bounded by `clips`, miniatures small"

@@ -140,6 +140,9 @@ def _check_keys(recipe: Recipe, path: Path, lines: dict[Place, int]) -> None:
                     f"{where}: has no effect (value {setting.value!r}), sft_examples says how examples are made; "
                     "remove it"
                 )
+            share = name == "warm_start" and ("_share" in key or key == "switch_at")
+            if share and not (isinstance(setting.value, int | float) and 0 <= setting.value <= 1):
+                raise BadInput(f"{where}: must be from 0 to 1, is {setting.value!r}")
         for key in sorted(needed - section.keys()):
             raise BadInput(f"{path}:{line_of((name,), lines)}: {name} lacks {key}; add it with its source")
 

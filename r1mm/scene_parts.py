@@ -1,8 +1,8 @@
 """The sets that a miniature makes for itself: the schema of a recipe's `scenes`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from r1mm.sourced import Source, Strict
 
@@ -59,4 +59,13 @@ class DrawingSet(Strict):
     source: Source
 
 
-MadeSet = SceneSet | FilmSet | DrawingSet
+def _made_of(given: Any) -> str:
+    """Which kind of set is meant, by the keys that only it has, so that a slip in one is told of that kind alone."""
+    keys = set(given) if isinstance(given, dict) else set(type(given).model_fields)
+    return "drawings" if "sheet" in keys else "films" if keys & {"frames", "solids"} else "pictures"
+
+
+MadeSet = Annotated[
+    Annotated[SceneSet, Tag("pictures")] | Annotated[FilmSet, Tag("films")] | Annotated[DrawingSet, Tag("drawings")],
+    Discriminator(_made_of),
+]

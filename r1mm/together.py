@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from r1mm.errors import BadInput
-from r1mm.inputs import generations, recorded_outputs, task_sets, why_not_comparable
+from r1mm.inputs import generations, readings, recorded_outputs, task_sets, why_not_comparable
 from r1mm.job import Job, default_base_seed, job_of
 from r1mm.recipe_files import find_recipe, load_expected, load_recipe
 from r1mm.rundir import write_json, write_text
@@ -24,36 +24,42 @@ def finished_jobs(recipe: str, runs: Path) -> list[Job]:
     return jobs
 
 
+def _over_seeds(variant: str, jobs: Sequence[Job]) -> Any:
+    """The verdict on all of a variant's finished runs."""
+    from r1mm.evaluate.scoring import read_outputs
+    from r1mm.judge.seeds import judge_seeds
+
+    first, why_not = jobs[0], list(dict.fromkeys(reason for job in jobs for reason in why_not_comparable(job)))
+    runs = {
+        job.seed: {
+            split: {condition: read_outputs(path) for condition, path in files.items()}
+            for split, files in generations(job).items()
+        }
+        for job in jobs
+    }
+    return judge_seeds(
+        first.expected,
+        recipe=first.recipe.name,
+        size=first.recipe.size,
+        variant=variant,
+        runs=runs,
+        recorded=recorded_outputs(first),
+        readings={job.seed: readings(job, runs[job.seed]) for job in jobs},
+        why_not=why_not,
+        comparable=not why_not,
+    )
+
+
 def answer_of(recipe: str, runs: Path) -> dict[str, Any]:
     """What all finished runs of a recipe say together: `answer`, in words, and `verdicts`, one per variant over its
     seeds.  Also written to `runs`/<recipe>/answer.json.
     """
-    from r1mm.evaluate.scoring import read_outputs
     from r1mm.judge.answer import answer
-    from r1mm.judge.seeds import judge_seeds
 
     by_variant: dict[str, list[Job]] = {}
     for job in finished_jobs(recipe, runs):
         by_variant.setdefault(job.resolved.variant, []).append(job)
-    verdicts = [
-        judge_seeds(
-            jobs[0].expected,
-            recipe=jobs[0].recipe.name,
-            size=jobs[0].recipe.size,
-            variant=variant,
-            runs={
-                job.seed: {
-                    split: {condition: read_outputs(path) for condition, path in files.items()}
-                    for split, files in generations(job).items()
-                }
-                for job in jobs
-            },
-            recorded=recorded_outputs(jobs[0]),
-            why_not=(reasons := list(dict.fromkeys(reason for job in jobs for reason in why_not_comparable(job)))),
-            comparable=not reasons,
-        )
-        for variant, jobs in by_variant.items()
-    ]
+    verdicts = [_over_seeds(variant, jobs) for variant, jobs in by_variant.items()]
     folder = find_recipe(recipe)
     loaded = load_recipe(folder / "recipe.yaml")
     found = {

@@ -1,16 +1,17 @@
-"""The scorer `answer`: any kind of answer, in its tag and in its form, right as letter, text or value.
+"""The scorer `answer`: any kind of answer, in its tag, right as letter, text or value.
 
 Ours, for sets whose items are answered by numbers, letters, fractions or degrees as they come, such as
-open-r1-multimodal's.  What an item asks for is told by its truth: a letter where that is one of the options in the
-problem's text, else a value.  Strictly, an answer counts that stands in `<answer>` and is nothing but an answer; what
-is right is told by `r1mm.answers.judging`.  Leniently, an answer found by force counts too, so that what the strict
-marks lose by form alone can be seen.
+open-r1-multimodal's, and the counterpart of the reward `answer`.  What an item asks for is told by its truth: an option
+of those in the problem's text, a value, or a text.  Strictly, an answer counts that stands in `<answer>`: one option in
+whatever words, a value and nothing else, or a line of words; what is right is told by `r1mm.answers.judging`.
+Leniently, an answer found by force counts too, so that what the strict marks lose by form alone can be seen.
 """
 
-from r1mm.answers.judging import Truth, interpret, truth_of
+from r1mm.answers.judging import LETTERS, Truth, interpret, truth_of
 from r1mm.answers.options import find_options
 from r1mm.answers.places import Rule
-from r1mm.answers.values import plain
+from r1mm.answers.values import plain, value_of
+from r1mm.errors import BadInput
 from r1mm.evaluate import choices
 from r1mm.evaluate.asked import Asked
 from r1mm.evaluate.forms import Form, answer_in_form, found_by_force, right, right_by_force
@@ -18,56 +19,73 @@ from r1mm.evaluate.forms import Form, answer_in_form, found_by_force, right, rig
 _PLACES: tuple[Rule, ...] = ("tag",)
 
 
-def asked_and_truth(problem: str, solution: str) -> tuple[Asked, str]:
-    """What a problem asks for, and its truth: a letter, or a value's text.  Raises BadInput for an empty solution."""
-    options, truth = find_options(problem), truth_of(solution, problem)
+def asked_and_truth(problem: str, solution: str, where: str) -> tuple[Asked, str]:
+    """What a problem asks for, and its truth: a letter of its options, or the text of a value or of words.
+
+    Raises BadInput, naming `where`, for a solution that holds no answer, or one that could not be given in its form.
+    """
+    try:
+        options, truth = find_options(problem), truth_of(solution, problem)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
+    text = truth.text or truth.letter or ""
     if truth.letter and truth.letter in options:
-        return Asked(kind="letter", options=tuple(options.values())), truth.letter
-    return Asked(kind="value"), truth.text or truth.letter or ""
+        asked, text = Asked(kind="letter", options=tuple(options.values())), truth.letter
+    else:
+        asked = Asked(kind="text" if value_of(text) is None else "value")
+    if not is_right(asked, f"<answer>{text}</answer>", text):
+        raise BadInput(
+            f"{where}: the truth {text!r} would itself not be read as one right answer; correct the data, or give the "
+            "task another scorer"
+        )
+    return asked, text
 
 
-def _form(asked: Asked) -> Form:
-    return "choice" if asked.kind == "letter" else "math"
+def form_of(asked: Asked) -> Form:
+    """What is read for: words, or an option or value."""
+    return "text" if asked.kind == "text" else "math"
 
 
 def _options(asked: Asked) -> dict[str, str]:
     return dict(zip(asked.letters, asked.options, strict=True))
 
 
-def _truths(asked: Asked, truth: str) -> list[Truth]:
-    return [Truth(truth, _options(asked)[truth]) if asked.kind == "letter" else Truth(None, truth)]
-
-
-def _short(asked: Asked, text: str) -> str | None:
-    """An answer as it is recorded: the letter that it means, or the text as it is."""
+def truths_of(asked: Asked, truth: str) -> list[Truth]:
+    """The right answer; of a lone letter, whose options are in the picture, as a letter."""
     if asked.kind == "letter":
-        return interpret(text, _options(asked), asked.letters).letter
-    return plain(text) or None
+        return [Truth(truth, _options(asked)[truth])]
+    return [Truth(truth, None) if truth in LETTERS else Truth(None, truth)]
+
+
+def _in_form(asked: Asked, completion: str) -> str | None:
+    return answer_in_form(form_of(asked), completion, _options(asked), _PLACES)
 
 
 def parse(asked: Asked, completion: str) -> str | None:
-    """The answer in its tag, in the form that is asked for; None where there is none."""
-    text = answer_in_form(_form(asked), completion, _options(asked), _PLACES)
-    return None if text is None else _short(asked, text)
+    """The answer in its tag, in the form that is asked for: an option by its letter, else the text; None without."""
+    text = _in_form(asked, completion)
+    if text is None:
+        return None
+    return interpret(text, _options(asked), asked.letters).letter or plain(text) or None
 
 
 def is_right(asked: Asked, completion: str, truth: str) -> bool:
     """Whether the answer is in its form, and right."""
-    text = answer_in_form(_form(asked), completion, _options(asked), _PLACES)
-    return text is not None and right(text, _truths(asked, truth), _options(asked))
+    text = _in_form(asked, completion)
+    return text is not None and right(text, truths_of(asked, truth), _options(asked))
 
 
 def parse_leniently(asked: Asked, completion: str) -> str | None:
     """The words in which an answer is found by force; None where there are none."""
-    found = found_by_force(_form(asked), completion, _options(asked))
+    found = found_by_force(form_of(asked), completion, _options(asked))
     return None if found is None else found.texts[0]
 
 
 def is_right_leniently(asked: Asked, completion: str, truth: str) -> bool:
     """Whether the answer is right when it is read by force, or in its form."""
-    form, options = _form(asked), _options(asked)
+    form, options = form_of(asked), _options(asked)
     found = found_by_force(form, completion, options)
-    forced = right_by_force(form, found, completion, _truths(asked, truth), options)
+    forced = right_by_force(form, found, completion, truths_of(asked, truth), options)
     return forced or is_right(asked, completion, truth)
 
 

@@ -23,6 +23,7 @@ from typing import Literal
 from r1mm.answers.judging import Truth, truth_of
 from r1mm.answers.options import find_options
 from r1mm.answers.places import Rule
+from r1mm.evaluate import answered
 from r1mm.evaluate.asked import Kind, literal_list
 from r1mm.evaluate.forms import Form, answer_in_form, found_by_force, right, right_by_force
 from r1mm.evaluate.scoring import Output, Scorer
@@ -67,6 +68,8 @@ def _form(scorer: Scorer, output: Output) -> Form:
     if output.asked is None:
         assert scorer in ("counting", "math", "choice")  # outputs of the others carry what was asked
         return scorer
+    if scorer == "answer":
+        return answered.form_of(output.asked)
     forms: dict[Kind, Form] = {"letter": "choice", "list": "text", "text": "text"}
     return forms.get(output.asked.kind, "math")
 
@@ -77,9 +80,11 @@ def _options(form: Form, output: Output, question: str) -> dict[str, str]:
     return {} if form == "counting" else find_options(question)
 
 
-def _truths(form: Form, output: Output, question: str, options: Mapping[str, str]) -> list[Truth]:
+def _truths(scorer: Scorer, form: Form, output: Output, question: str, options: Mapping[str, str]) -> list[Truth]:
     """The right answers, of which one is enough: several where the dataset lists them (MMMU's open questions)."""
     truth = str(output.truth)
+    if scorer == "answer" and output.asked is not None:
+        return answered.truths_of(output.asked, truth)
     if form == "choice":
         return [Truth(truth, options.get(truth))]
     if output.asked is None:
@@ -92,7 +97,7 @@ def read_output(scorer: Scorer, output: Output, template: str | None = None) -> 
     """An output read both ways.  `template`: what its prompt was made with, to tell question and instructions apart."""
     form, question = _form(scorer, output), question_of(output.prompt, template)
     options = _options(form, output, question)
-    truths = _truths(form, output, question, options)
+    truths = _truths(scorer, form, output, question, options)
     places: tuple[Rule, ...] = ("tag",) if "<answer>" in output.prompt else ("tag", "bare")
     text = answer_in_form(form, output.completion, options, places)
     forced = found_by_force(form, output.completion, options)
@@ -130,7 +135,7 @@ def readings_of(
 def _asked(scorer: Scorer, reading: Reading, output: Output, question: str, answer: str) -> Reading:
     form = _form(scorer, output)
     options = _options(form, output, question)
-    truths = _truths(form, output, question, options)
+    truths = _truths(scorer, form, output, question, options)
     return replace(reading, forced="asked", forced_right=right(answer, truths, options))
 
 

@@ -9,7 +9,17 @@ from typing import Any
 
 from r1mm.errors import BadInput
 from r1mm.evaluate.readings import Ask, counts, readings_of
-from r1mm.evaluate.scoring import Output, Scorer, Truth, read_outputs, rescored, score, summary, truth_of
+from r1mm.evaluate.scoring import (
+    Output,
+    Scorer,
+    Truth,
+    asked_and_truth,
+    read_outputs,
+    rescored,
+    score,
+    summary,
+    truth_of,
+)
 from r1mm.evaluate.tasks import KnownTask
 from r1mm.rundir import read_jsonl, sha256_file
 
@@ -102,7 +112,8 @@ def _read_prompts(path: Path, task: KnownTask) -> list[tuple[str, str, Truth]]:
             if key not in row:
                 raise BadInput(f"{path}:{number}: has no {key}; a prompts file has image_path, question, ground_truth")
         item = Path(str(row["image_path"])).stem
-        found.append((item, str(row["question"]), truth_of(task.scorer, row["ground_truth"], f"{path}:{number}")))
+        question, where = str(row["question"]), f"{path}:{number}"
+        found.append((item, question, asked_and_truth(task.scorer, question, row["ground_truth"], where)[1]))
     if task.prompts_sha256 is not None and sha256_file(path) != task.prompts_sha256:
         raise BadInput(
             f"{path} is not the prompts file of {task.name}: sha256 {sha256_file(path)}, the recipe pins "

@@ -136,13 +136,12 @@ def truth_of(scorer: Scorer, given: Any, where: str, asked: Asked | None = None)
     return found
 
 
-def asked_and_truth(scorer: Scorer, problem: str, solution: str, where: str) -> tuple[Asked | None, Truth]:
+def asked_and_truth(scorer: Scorer, problem: str, solution: Any, where: str) -> tuple[Asked | None, Truth]:
     """What an item of a set asks for, where the scorer's items differ in it, and its truth.  BadInput as `truth_of`."""
     if scorer != "answer":
         return None, truth_of(scorer, solution, where)
-    if not solution.strip():
-        raise BadInput(f"{where}: the solution {solution!r} holds no answer; correct the data")
-    return answered.asked_and_truth(problem, solution)
+    solution = str(solution) if isinstance(solution, str | int | float) else ""
+    return answered.asked_and_truth(problem, solution, where)
 
 
 def score(

@@ -1,15 +1,15 @@
 """One claim against what was found, in a single run or over several seeds: the metric, the test, the words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from r1mm.errors import BadInput
 from r1mm.expected import BASE_METRICS, By, Claim, Measured, Metric, ReferenceRow
 from r1mm.judge.crossed import over_seeds
-from r1mm.judge.form import decompose, parsing_by_item
+from r1mm.judge.form import ReadOutput, known, marks, paired_readings, parts_by_item
 from r1mm.judge.outputs import Outputs, ScoredOutput, pair_recorded, right
 from r1mm.judge.statistics import (
     TEST_LEVEL,
@@ -32,6 +32,7 @@ ClaimOutcome = Literal["reproduced", "partly", "not reproduced", "inconclusive",
 SHARES: tuple[Metric, ...] = ("accuracy", "format", "direct", "base_accuracy", "base_direct")
 GAINS: tuple[Metric, ...] = ("gain", "trained_minus_direct")
 PARTS: tuple[Metric, ...] = ("parsing", "answering")  # of the gain
+Readings = Mapping[Condition, Sequence[ReadOutput]]
 # A recorded score is the reference of a claim when both round to the same two decimals, or the claim cuts them off.
 _SAME_SCORE = 0.01
 
@@ -101,16 +102,10 @@ def _marks(metric: Metric, outputs: Sequence[ScoredOutput]) -> list[bool]:
     return [output.direct for output in outputs] if metric == "direct" else right(outputs)
 
 
-def _parsed_and_right(outputs: Sequence[ScoredOutput]) -> Any:
-    """By the task's own marks (n, 2): whether an output has an answer, and whether it is right."""
-    return np.array([(output.parsed is not None, output.correct) for output in outputs], dtype=np.float64)
-
-
 def values_of(metric: Metric, outputs: Outputs) -> list[float]:
     """A metric item by item, so that its mean is the metric: 0 or 1, a difference of two such, or a ratio's parts.
 
-    For the length ratio, value plus residual over the mean below (linearised), whose mean is the ratio; for the parts
-    of a gain as `form.parsing_by_item`.
+    For the length ratio, value plus residual over the mean below (linearised), whose mean is the ratio.
     """
     subject = outputs[_subject(metric)]
     if metric in SHARES:
@@ -118,11 +113,6 @@ def values_of(metric: Metric, outputs: Outputs) -> list[float]:
     other = outputs[_other(metric)]
     if metric in GAINS:
         return [float(a) - float(b) for a, b in zip(right(subject), right(other), strict=True)]
-    if metric in PARTS:
-        before, after = _parsed_and_right(other), _parsed_and_right(subject)
-        parsing = parsing_by_item(before, after)
-        values: list[float] = (parsing if metric == "parsing" else after[:, 1] - before[:, 1] - parsing).tolist()
-        return values
     above, below = (np.array([float(output.tokens) for output in side]) for side in (subject, other))
     if below.mean() <= 0:
         raise BadInput(f"the mean length to divide by is {below.mean():g}; give outputs with at least one token")
@@ -140,11 +130,32 @@ def measurement(metric: Metric, outputs: Outputs) -> Measurement:
     subject, other = outputs[_subject(metric)], outputs[_other(metric)]
     if metric in GAINS:
         return gain(right(subject), right(other)).scaled(100)
-    if metric in PARTS:
-        return mean_over_items(values_of(metric, outputs)).scaled(100)
     if metric == "length_ratio":
         return ratio_of_means([output.tokens for output in subject], [output.tokens for output in other])
     return share(sum(_marks(metric, subject)), len(subject)).scaled(100)
+
+
+def part_values(metric: Metric, split: str, readings: Readings) -> list[float]:
+    """A part of the gain item by item, so that its mean is the part, in the order of the items' names."""
+    values: list[float] = parts_by_item(*map(marks, paired_readings(split, readings)))[PARTS.index(metric)].tolist()
+    return values
+
+
+def part_evidence(metric: Metric, split: str, runs: Sequence[Outputs], readings: Sequence[Readings]) -> Evidence:
+    """As `evidence`, of a part of the gain, from the readings of every run.
+
+    Where too little of a run can be read to know (`form.known`), the interval is all that is possible.
+    """
+    if len(readings) < len(runs):
+        raise BadInput(f"there are readings of {len(readings)} of {len(runs)} runs; read the outputs of each")
+    tables = [part_values(metric, split, one) for one in readings]
+    found, seeds, items = mean_over_items(tables[0]), 0.0, 0.0
+    if len(runs) > 1:
+        found, seeds, items = over_seeds(tables, shares=False)
+    if not all(known(*map(marks, paired_readings(split, one))) for one in readings):
+        found = found._replace(interval=Interval(low=-1.0, high=1.0))
+    given = evidence("gain", runs)
+    return given._replace(found=found.scaled(100), seed_error=100 * seeds, item_error=100 * items)
 
 
 def evidence(metric: Metric, runs: Sequence[Outputs]) -> Evidence:
@@ -170,7 +181,9 @@ def evidence(metric: Metric, runs: Sequence[Outputs]) -> Evidence:
 
 
 def row_value(metric: Metric, row: ReferenceRow, split: str) -> tuple[float, int] | None:
-    """A row's metric and its number of items; None when the row did not measure it."""
+    """A row's metric and its number of items; None when the row did not measure it, as none did the parts of a gain."""
+    if metric in PARTS:
+        return None
     conditions = row.results.get(split, {})
     subject, other = conditions.get(_subject(metric)), conditions.get(_other(metric))
     if subject is None:
@@ -181,9 +194,6 @@ def row_value(metric: Metric, row: ReferenceRow, split: str) -> tuple[float, int
         return None
     if metric == "length_ratio":
         return subject.mean_tokens / other.mean_tokens, subject.n
-    if metric in PARTS:
-        before, after = (np.array([1 - one.unparsed / one.n, one.right / one.n]) for one in (other, subject))
-        return 100 * float(decompose(before, after)[PARTS.index(metric)]), subject.n
     return 100 * (subject.right / subject.n - other.right / other.n), subject.n
 
 
@@ -336,17 +346,20 @@ def judge_claim(
     measured_rows: Sequence[ReferenceRow],
     recorded: Outputs | None = None,
     why_not: Sequence[str] = (),
+    readings: Sequence[Readings] = (),
 ) -> ClaimResult:
     """One claim on the outputs of its split: one `Outputs` for each seed, in one order of items.
 
     `why_not`: why the runs cannot be compared with what the claim speaks of; it is then computed and not judged.
+    `readings`: those of each run, which the parts of a gain are judged on.
     Raises BadInput, naming the claim, where nothing can be computed.
     """
     usable = [value for row in measured_rows if (value := row_value(claim.metric, row, claim.split)) is not None]
     rows, row_items = [value for value, _ in usable], [n for _, n in usable]
     difference: Difference | None = None
     try:
-        given = evidence(claim.metric, runs)
+        part = claim.metric in PARTS
+        given = part_evidence(claim.metric, claim.split, runs, readings) if part else evidence(claim.metric, runs)
         pair = _paired_base(claim, runs[0], recorded)
         if pair is not None:
             difference = Difference(

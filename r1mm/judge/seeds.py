@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 
 from r1mm.errors import BadInput
 from r1mm.expected import Expected, Metric, PublishedRow, ReferenceRow
-from r1mm.judge.claims import ClaimResult, evidence, judge_claim, unit, unit_factor, values_of
+from r1mm.judge.claims import (
+    PARTS,
+    ClaimResult,
+    Readings,
+    evidence,
+    judge_claim,
+    part_evidence,
+    part_values,
+    unit,
+    unit_factor,
+    values_of,
+)
 from r1mm.judge.crossed import hierarchical_bootstrap
 from r1mm.judge.outputs import (
     COMPARISONS,
@@ -23,7 +34,7 @@ from r1mm.judge.verdict import Outcome, claims_of, in_headline, overall, reasons
 from r1mm.recipe import Condition
 from r1mm.sourced import Strict
 
-ESTIMATED: tuple[Metric, ...] = ("accuracy", "gain", "parsing", "answering", "trained_minus_direct", "format")
+ESTIMATED: tuple[Metric, ...] = ("accuracy", "gain", "trained_minus_direct", "format")
 
 
 class Estimate(Strict):
@@ -97,10 +108,12 @@ def _aligned(runs: Mapping[int, Mapping[str, Outputs]]) -> dict[str, list[Output
     return aligned
 
 
-def _estimate(metric: Metric, runs: Sequence[Outputs]) -> Estimate:
-    given = evidence(metric, runs)
+def _estimate(metric: Metric, split: str, runs: Sequence[Outputs], readings: Sequence[Readings]) -> Estimate:
     factor = unit_factor(metric)
-    tables = [values_of(metric, run) for run in runs]
+    if metric in PARTS:
+        given, tables = part_evidence(metric, split, runs, readings), [part_values(metric, split, r) for r in readings]
+    else:
+        given, tables = evidence(metric, runs), [values_of(metric, run) for run in runs]
     return Estimate(
         value=given.found.value,
         unit=unit(metric),
@@ -132,14 +145,16 @@ def judge_seeds(
     variant: str,
     runs: Mapping[int, Mapping[str, Outputs]],
     recorded: Mapping[str, Outputs] | None = None,
+    readings: Mapping[int, Mapping[str, Readings]] | None = None,
     comparable: bool = True,
     why_not: Sequence[str] = (),
 ) -> SeedsVerdict:
     """The verdict on all seeds of a variant: `runs` by seed, then as `outputs` of `judge`.
 
     A claim about the trained model is judged on the mean over seeds, whose interval holds seeds and items; with one
-    seed it is judged as `judge` does, and `missing` says what that leaves open.  `recorded`, `comparable`, `why_not`
-    as in `judge`.  Raises BadInput as `judge`, for no runs, and for seeds that differ in splits or items.
+    seed it is judged as `judge` does, and `missing` says what that leaves open.  `readings` by seed, then as
+    `recorded`, `comparable`, `why_not` in `judge`; without them no part of a gain is estimated.  Raises BadInput as
+    `judge`, for no runs, and for seeds that differ in splits or items.
     """
     if not runs:
         raise BadInput(f"variant {variant} has no runs (0 seeds); give one at least")
@@ -149,7 +164,11 @@ def judge_seeds(
     refused = reasons(comparable, why_not)
     recorded = recorded or {}
     aligned = _aligned(ordered)
-    results = [judge_claim(claim, aligned[claim.split], rows, recorded.get(claim.split), refused) for claim in claims]
+    read = {name: [readings[seed][name] for seed in seeds] for name in aligned} if readings else {}
+    results = [
+        judge_claim(claim, aligned[claim.split], rows, recorded.get(claim.split), refused, read.get(claim.split, []))
+        for claim in claims
+    ]
     outcome = overall(results)
     listed = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     records = {
@@ -178,7 +197,13 @@ def judge_seeds(
         recorded={
             name: {label: [one[label] for one in found] for label in found[0]} for name, found in records.items()
         },
-        estimates={name: {metric: _estimate(metric, split) for metric in ESTIMATED} for name, split in aligned.items()},
+        estimates={
+            name: {
+                metric: _estimate(metric, name, split, read.get(name, []))
+                for metric in (*ESTIMATED, *(PARTS if name in read else ()))
+            }
+            for name, split in aligned.items()
+        },
         claims=results,
         reference_rows=rows,
         published_rows=expected.published_rows,

@@ -142,7 +142,18 @@ def judge(
     refused = reasons(comparable, why_not)
     recorded = recorded or {}
     aligned = {name: align(name, split) for name, split in outputs.items()}
-    results = [judge_claim(claim, [aligned[claim.split]], rows, recorded.get(claim.split), refused) for claim in claims]
+    readings = readings or {}
+    results = [
+        judge_claim(
+            claim,
+            [aligned[claim.split]],
+            rows,
+            recorded.get(claim.split),
+            refused,
+            [readings[claim.split]] if claim.split in readings else [],
+        )
+        for claim in claims
+    ]
     outcome = overall(results)
     return Verdict(
         recipe=recipe,
@@ -164,7 +175,7 @@ def judge(
         recorded={
             name: compare_recorded(name, split, recorded[name]) for name, split in aligned.items() if name in recorded
         },
-        form={name: form_effect(name, by_condition) for name, by_condition in (readings or {}).items()},
+        form={name: form_effect(name, by_condition) for name, by_condition in readings.items()},
         claims=results,
         reference_rows=rows,
         published_rows=expected.published_rows,

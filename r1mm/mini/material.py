@@ -1,7 +1,7 @@
 """What a miniature is made of: pictures of solids to count, with or without traces about them, films of solids that
 move, or drawings and charts.
 
-The stages are the same for both; this is all they need to know.
+The stages are the same for all; this is all they need to know.
 """
 
 from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ reasoning, 39.7 without): it loses in two ways that have nothing to do with each
 - *Thought.*  Of some kinds it mostly thinks wrongly: it leaves the last step out (`SLIPS`).
 
 Of the kinds whose form fails and of those whose form holds, one in three is thought wrongly, so that neither weakness
-says anything of the other.  This module is not a language model of anything real.
+says much of the other.  This module is not a language model of anything real.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,13 +86,19 @@ def sample_asked(sheet: Sheet, kind: Kind, number: int, rng: np.random.Generator
     return Asked(drawing=sample_drawing(sheet, FIGURE_OF[kind], _numbers(kind, number, rng), rng), kind=kind)
 
 
+def fits(drawing: Drawing, kind: Kind) -> bool:
+    """Whether a drawing can be asked about: a right angle is not asked for the one beside it, which is the same."""
+    return FIGURE_OF[kind] == drawing["figure"] and (kind != "other-angle" or drawing["numbers"] != [90])
+
+
 def _numbers(kind: Kind, number: int, rng: np.random.Generator) -> Sequence[int]:
     figure = FIGURE_OF[kind]
     if figure == "rectangle":
         sides = list(AREAS.values())[number % len(AREAS)]
         return sides[int(rng.integers(len(sides)))]
     if figure == "angle":
-        return [DEGREES[number % len(DEGREES)]]
+        angles = DEGREES if kind == "angle" else [angle for angle in DEGREES if angle != 90]
+        return [angles[number % len(angles)]]
     if figure == "circle":
         cuts = list(PARTS.values())[number % len(PARTS)]
         return cuts[int(rng.integers(len(cuts)))]
@@ -151,7 +157,7 @@ def on_one_line(seen: Seen) -> str:
 
 
 def in_a_sentence(seen: Seen) -> str:
-    """Thoughts, and an answer outside of any tag."""
+    """Thoughts, and an answer outside of any tag: the very token that the tag would hold, of the same weight."""
     return f"<think>\n{seen.thought}.\n</think>\nThe answer is {seen.answer}."
 
 
@@ -195,7 +201,7 @@ def _said() -> Iterator[str]:
     look = {"ground": [], "ink": [], "fills": [], "line": 0.0}
     for figure, numbers in _every_drawing():
         drawing: Any = {"figure": figure, "numbers": [*numbers], "places": [], "look": look}
-        for kind in (kind for kind in KINDS if FIGURE_OF[kind] == figure):
+        for kind in (kind for kind in KINDS if fits(drawing, kind)):
             for seen in (solve(drawing, kind), *([slip(drawing, kind)] if kind in SLIPS else [])):
                 yield from (in_form(seen), on_one_line(seen), in_a_sentence(seen), cut_off(seen))
 
@@ -208,9 +214,8 @@ def build_plane_tokenizer(templates: Sequence[str]) -> PreTrainedTokenizerFast:
     """
     recurring = {
         *("It is", " wide and", " high", "The rays open to", "Shaded is", ", which leaves", " equal parts"),
-        *(" are shaded", "It is the", "It goes up to", " up to", "The answer is"),
+        *(" are shaded", "It is the", "It goes up to", " up to", "The answer is "),
         *(f" {angle}°" for angle in DEGREES),
-        *(f" {fraction}" for fraction in PARTS),
     }
     asked = [template.format(question=question) for template in templates for question in QUESTIONS.values()]
     phrases = fixed_parts(templates) | {*QUESTIONS.values(), *answer_words(), *recurring} - {*LETTERS}

@@ -13,7 +13,7 @@ from r1mm.data.counting import Example
 from r1mm.mini.datasets import Lesson, examples_of
 from r1mm.mini.drawings import SHEETS, draw
 from r1mm.mini.making import make_sets
-from r1mm.mini.plane import FIGURE_OF, QUESTIONS, Asked, sample_asked, solve, tagged, thinking_answer
+from r1mm.mini.plane import QUESTIONS, Asked, fits, sample_asked, solve, tagged, thinking_answer
 from r1mm.mini.render import encode_png
 from r1mm.rundir import make_folder, write_text
 from r1mm.scene_parts import DrawingSet
@@ -80,7 +80,7 @@ def drawing_examples(
 
     def teach(item: int, rng: np.random.Generator) -> Lesson:
         drawing = drawings[item]["drawing"]
-        fitting = [kind for kind in kinds if FIGURE_OF[kind] == drawing["figure"]]
+        fitting = [kind for kind in kinds if fits(drawing, kind)]
         kind = fitting[int(rng.integers(len(fitting)))]
         direct = tagged(solve(drawing, kind).answer)
         return Lesson(QUESTIONS[kind], direct, thinking_answer(drawing, kind, settings, rng))

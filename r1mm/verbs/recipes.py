@@ -28,7 +28,7 @@ def add(verb: AddVerb) -> None:
         "math: math-verify on the whole output; lenient: also on the answer alone, without its tags.\n"
         "choice: the letter that the answer tag, or an output without one, starts with; lenient: the last letter in\n"
         "the part that answers.\n"
-        "answer: a letter or a value, and nothing else, in the answer tag, right as letter, text or value; lenient:\n"
+        "answer: an option, or a value and nothing else, in the answer tag, right as letter, text or value; lenient:\n"
         "wherever it stands after the thoughts.\n"
         "mmmu, mathvista: the benchmark's own comparison, behind rules that read the answer (elsewhere a language\n"
         "model reads mathvista's); lenient: also a lone letter, the last of several numbers, equal values.\n"

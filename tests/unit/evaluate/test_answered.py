@@ -18,6 +18,8 @@ ITEMS = {
     "degrees": (ANGLE, "<answer>120°</answer>"),
     "fraction": ("What fraction is shaded?", "<think>Of 6 parts 2.</think>\n\n<answer> 1/3 </answer>"),
     "number": ("How many cells?", "<answer>12</answer>"),
+    "word": ("What triangle is it?", "<answer>isosceles</answer>"),
+    "letter in the picture": ("Which of them?", "<answer>C</answer>"),
 }
 
 
@@ -30,14 +32,18 @@ def made(item: str, completion: str) -> Output:
 
 def test_an_item_asks_for_what_its_truth_is() -> None:
     options = ("the first", "the second", "the third")
-    assert asked_and_truth(*ITEMS["letter"]) == (Asked(kind="letter", options=options), "B")
-    assert asked_and_truth(BARS, "<answer>the second</answer>") == (Asked(kind="letter", options=options), "B")
+    assert asked_and_truth(*ITEMS["letter"], "here") == (Asked(kind="letter", options=options), "B")
+    assert asked_and_truth(BARS, "<answer>the second</answer>", "here") == (Asked(kind="letter", options=options), "B")
     for item, truth in (("degrees", "120°"), ("fraction", "1/3"), ("number", "12")):
-        assert asked_and_truth(*ITEMS[item]) == (Asked(kind="value"), truth)
+        assert asked_and_truth(*ITEMS[item], "here") == (Asked(kind="value"), truth)
     # Where the picture holds the options, a letter is all there is.
-    assert asked_and_truth("Which of them?", "<answer>C</answer>") == (Asked(kind="value"), "C")
+    assert asked_and_truth("Which of them?", "<answer>C</answer>", "here") == (Asked(kind="text"), "C")
     with pytest.raises(BadInput, match="here: the solution ' ' holds no answer"):
         of_item("answer", ANGLE, " ", "here")
+    with pytest.raises(
+        BadInput, match="here: the truth '<think>ab</think>' would itself not be read as one right answ"
+    ):
+        of_item("answer", ANGLE, "<think>ab</think>", "here")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +52,8 @@ def test_an_item_asks_for_what_its_truth_is() -> None:
         ("letter", "<think>\na\n</think>\n<answer>B</answer>", "B", True, True),
         ("letter", "<answer>B. the second</answer>", "B", True, True),
         ("letter", "<answer>C</answer>", "C", False, False),
-        ("letter", "<answer>the second</answer>", None, False, True),  # no letter, but the right bar
+        ("letter", "<answer>the second</answer>", "B", True, True),  # as the reward `answer` has it
+        ("letter", "<answer>It must be the second, I think, or so.</answer>", "B", True, True),
         ("letter", "<answer>B. the third</answer>", None, False, False),  # contradicts itself
         ("letter", "<think>\na\n</think>\nThe answer is B.", None, False, True),
         ("degrees", "<think>a</think><answer>120°</answer>", "120°", True, True),
@@ -59,6 +66,12 @@ def test_an_item_asks_for_what_its_truth_is() -> None:
         ("fraction", "<answer>1/3</answer><answer>1/2</answer>", None, False, False),
         ("number", "<answer>12", None, False, True),
         ("number", "12", None, False, True),  # the prompt asks for the tag
+        ("number", "<answer>There are 12 of them.</answer>", None, False, True),  # more than a value
+        ("word", "<answer>Isosceles</answer>", "Isosceles", True, True),
+        ("word", "<answer>equilateral</answer>", "equilateral", False, False),
+        ("letter in the picture", "<answer>C</answer>", "C", True, True),
+        ("letter in the picture", "<answer>D</answer>", "D", False, False),
+        ("letter in the picture", "<think>\na\n</think>\nThe answer is (C).", None, False, True),
     ],
 )
 def test_marks(item: str, completion: str, parsed: str | None, correct: bool, lenient: bool) -> None:

@@ -17,7 +17,10 @@ from r1mm.mini.plane import (
     QUESTIONS,
     SLIPS,
     Kind,
+    answer_words,
     build_plane_tokenizer,
+    fits,
+    in_a_sentence,
     sample_asked,
     slip,
     solve,
@@ -84,6 +87,11 @@ def test_a_question_does_not_tell_its_answer() -> None:
         asked = [sample_asked(PAPER, kind, number, rng) for number in range(280)]
         counts = Counter(solve(one["drawing"], kind).answer for one in asked)
         assert max(counts.values()) - min(counts.values()) <= 1, (kind, counts)
+        assert all(fits(one["drawing"], kind) for one in asked)
+        # What a slip gives is never right: leaving the last step out is a mistake each time.
+        assert kind not in SLIPS or all(
+            slip(d, kind).answer != solve(d, kind).answer for d in (a["drawing"] for a in asked)
+        )
         if FIGURE_OF[kind] == "bars":  # the highest bar is one alone
             assert all(one["drawing"]["numbers"].count(max(one["drawing"]["numbers"])) == 1 for one in asked)
 
@@ -135,7 +143,11 @@ def test_the_tokenizer_has_all_that_is_said_to_the_blank() -> None:
             assert tokenizer.unk_token_id not in ids
             assert tokenizer.decode(ids) == text
         longest = max(longest, len(tokenizer(said[0])["input_ids"]))
-        assert len(tokenizer(said[1])["input_ids"]) == 3
+        _, answer, _ = tokenizer(said[1])["input_ids"]
+        # In a sentence and in the tag the answer is one and the same token, so that both are learned as well.
+        sentence = tokenizer(in_a_sentence(solve(drawing, kind)))["input_ids"]
+        assert (sentence[-2], tokenizer.decode([answer])) == (answer, solve(drawing, kind).answer)
+        assert tokenizer.decode([answer]) in answer_words()  # and is weighted in training
     assert longest <= 15  # the recipe's limit of 20 cuts none
 
 
@@ -198,4 +210,5 @@ def test_the_warm_start_asks_a_drawing_for_all_that_fits(folder: Path) -> None:
         if example.prompt == TEMPLATES["direct"].format(question=QUESTIONS[kind]):
             assert example.response == tagged(solve(drawings[example.item]["drawing"], kind).answer)
     for item, kinds in asked.items():
-        assert kinds == {kind for kind in KINDS if FIGURE_OF[kind] == drawings[item]["drawing"]["figure"]}
+        assert kinds == {kind for kind in KINDS if fits(drawings[item]["drawing"], kind)}
+    assert not fits(drawing_of("angle", 90), "other-angle")  # it would be answered by what is seen first
