@@ -146,3 +146,33 @@ def test_a_task_about_pictures_that_cannot_be_asked(
 ) -> None:
     with pytest.raises(BadInput, match=words):
         load_recipe(of_pictures(tmp_path, task, evaluation))
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "words"),
+    [
+        ("{sheet: poster,", "{sheet: papyrus,", r"scenes\.ood\.drawings\.sheet: .*'paper' or 'poster'.*'papyrus'"),
+        ("difference], seed: 38", "heights], seed: 38", r"scenes\.ood\.drawings\.kinds\.5: .*'heights'"),
+        ("{scorer: answer, items: ood", "{scorer: math, items: ood", "task ood has the scorer math; .* scorer answer"),
+        ("fault_share: {value: 0.6", "fault_share: {value: 1.6", r"warm_start\.fault_share: must be from 0 to 1, is 1"),
+        ("  line_share: {value: 0.15", "  lines: {value: 0.15", r"warm_start\.lines: is no setting of the warm start"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_drawings_is_told_in_one_line(tmp_path: Path, find: str, replace: str, words: str) -> None:
+    text = (RECIPES / "mm8k-mini" / "recipe.yaml").read_text()
+    assert text.count(find) == 1
+    path = tmp_path / "mm8k-mini" / "recipe.yaml"
+    path.parent.mkdir()
+    path.write_text(text.replace(find, replace))
+    with pytest.raises(BadInput, match=words) as caught:
+        load_recipe(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_drawings_and_solids_do_not_go_together(tmp_path: Path) -> None:
+    recipe = yaml.safe_load((RECIPES / "mm8k-mini" / "recipe.yaml").read_text())
+    solids = yaml.safe_load((RECIPES / "r1v-mini" / "recipe.yaml").read_text())["scenes"]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**recipe, "scenes": {**recipe["scenes"], "ood": solids["ood"]}}, sort_keys=False))
+    with pytest.raises(BadInput, match="scenes are drawings or pictures of solids, not both"):
+        load_recipe(path)
