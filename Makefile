@@ -55,7 +55,7 @@ reproduce-mm8k: $(READY) ## run open-r1-multimodal to its verdict and report (wi
 
 test: lint test-unit test-recipes ## lint, unit tests, the R1-V miniature end to end
 
-test-all: lint test-unit test-containers ## all tests: adds containers, the other code era and the video miniature
+test-all: lint test-unit test-containers ## all tests: adds containers, the other code era and the other miniatures
 	$(VENV)/bin/pytest tests/recipes
 
 lint: $(READY) ## ruff, mypy (strict), hadolint, compose-lint

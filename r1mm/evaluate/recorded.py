@@ -18,7 +18,6 @@ from r1mm.evaluate.scoring import (
     rescored,
     score,
     summary,
-    truth_of,
 )
 from r1mm.evaluate.tasks import KnownTask
 from r1mm.rundir import read_jsonl, sha256_file
@@ -61,13 +60,15 @@ def _upstream_output(scorer: Scorer, row: Any, where: str) -> Output:
     assert isinstance(text, str)
     assert isinstance(image, str)
     assert isinstance(completion, str)
+    wanted, truth = asked_and_truth(scorer, text, truths[0], where)
     return score(
         scorer,
         item=Path(image).stem,
         prompt=text,
         completion=completion,
         tokens=0,  # not recorded
-        truth=truth_of(scorer, truths[0], where),
+        truth=truth,
+        asked=wanted,
     )
 
 

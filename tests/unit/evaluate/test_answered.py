@@ -1,13 +1,18 @@
 """The scorer `answer`: what an item asks for, and its marks, which are those of the readings that take a gain apart."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from r1mm.errors import BadInput
 from r1mm.evaluate.answered import asked_and_truth
 from r1mm.evaluate.asked import Asked
 from r1mm.evaluate.readings import read_output
+from r1mm.evaluate.recorded import score_recorded
 from r1mm.evaluate.scoring import Output, rescored, score, summary
 from r1mm.evaluate.scoring import asked_and_truth as of_item
+from r1mm.evaluate.tasks import KnownTask
 
 THINK = "{question}\nOutput the thinking process in <think> </think> and final answer in <answer> </answer> tags."
 BARS = "Which bar is the highest?\nA. the first\nB. the second\nC. the third"
@@ -92,3 +97,26 @@ def test_a_written_output_is_scored_again_without_its_item() -> None:
     }
     with pytest.raises(BadInput, match="the scorer answer needs of each output what was asked for"):
         rescored("answer", outputs[0].model_copy(update={"asked": None}), "here")
+
+
+def test_recorded_outputs_are_held_against_a_prompts_file(tmp_path: Path) -> None:
+    outputs = [made(item, f"<answer>{truth}</answer>") for item, truth in (("letter", "B"), ("fraction", "1/2"))]
+    lines = [one.model_dump_json() for one in outputs]
+    rows = [
+        {"image_path": f"{item}.png", "question": ITEMS[item][0], "ground_truth": ITEMS[item][1]}
+        for item in ("letter", "fraction")
+    ]
+    path, prompts, theirs = tmp_path / "o.jsonl", tmp_path / "p.jsonl", tmp_path / "r1v.json"
+    path.write_text("\n".join(lines) + "\n")
+    prompts.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    task = KnownTask("mixed", "answer", 2, None)
+    found = score_recorded(path, task, prompts)
+    assert (found["right"], found["unparsed"], found["parseable_right"]) == (1, 0, 1)
+    # The JSON of R1-V's scripts says what was asked, so that it can be read by these rules too.
+    said = [{"question": row, "model_output": one.completion} for row, one in zip(rows, outputs, strict=True)]
+    theirs.write_text(json.dumps(said))
+    assert score_recorded(theirs, task, prompts)["right"] == 1
+    rows[1]["ground_truth"] = "<answer>2/3</answer>"
+    prompts.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    with pytest.raises(BadInput, match="item 'fraction' has the truth '1/3', the prompts file '2/3'"):
+        score_recorded(path, task, prompts)
