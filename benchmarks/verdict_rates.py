@@ -53,7 +53,8 @@ ONLY_BASE_RIGHT = 0.11
 class Setting:
     """One simulated situation; spread, margin and offset (true value less that of the reference) as shares.
 
-    `read`: the share of the base model's outputs that can be read, for the parts of a gain.
+    Of the parts of a gain, `read` is the share of the base model's outputs that can be read, `right` the trained one's
+    accuracy among those.
     """
 
     test: Literal["near", "at_least", "at_most"]
@@ -65,6 +66,7 @@ class Setting:
     margin: float = 0.0
     offset: float = 0.0
     read: float = 1.0
+    right: float = 0.8
 
 
 def draw_run(setting: Setting, mean: float, rng: np.random.Generator) -> Measurement:
@@ -85,12 +87,11 @@ def draw_run(setting: Setting, mean: float, rng: np.random.Generator) -> Measure
 
 
 def _draw_part(setting: Setting, true: float, rng: np.random.Generator) -> Measurement:
-    """A run in which more can be read, 70 % of it right, or in which more of what can be read is right."""
-    read, n, by_parsing = setting.read, setting.n, setting.metric == "parsing"
-    sides = (
-        [(read, 0.7), (read + true / 0.7, 0.7)] if by_parsing else [(read, 0.35), (1.0, 0.35 + 2 * true / (read + 1))]
-    )
-    marks = [np.stack([draw < p, draw < p * a], axis=1).astype(float) for p, a in sides for draw in [rng.random(n)]]
+    """A run in which more can be read, and as many of those are right, or all can be read, and more is right."""
+    read, right, n, by_parsing = setting.read, setting.right, setting.n, setting.metric == "parsing"
+    before = (read, right if by_parsing else right - 2 * true / (read + 1))
+    after = (read + true / right if by_parsing else 1.0, right)
+    marks = [np.stack([d < p, d < p * a], axis=1).astype(float) for p, a in (before, after) for d in [rng.random(n)]]
     found = mean_over_items(parts_by_item(*marks)[0 if by_parsing else 1].tolist())
     return found if known(*marks) else found._replace(interval=Interval(low=-1.0, high=1.0))
 
@@ -158,10 +159,10 @@ def all_settings() -> list[Setting]:
     unequal = [Setting("near", "accuracy", n, 5, row_n, 0.03, 0.3) for n, row_n in ((200, 800), (800, 200))]
     no_rows = [Setting("near", metric, n, margin=0.12) for metric in ("accuracy", "gain") for n in (200, 800)]
     parts = [
-        Setting(test, metric, n, margin=margin, read=read)
+        Setting(test, metric, n, margin=margin, read=read, right=right)
         for test, margin in (("near", 0.12), ("at_least", 0.0), ("at_most", 0.0))
         for metric in ("parsing", "answering")
-        for n, read in ((200, 0.3), (200, 0.5), (800, 0.08), (800, 0.5))
+        for n, read, right in ((200, 0.3, 0.8), (200, 0.5, 0.8), (800, 0.08, 0.8), (800, 0.3, 0.95), (800, 0.5, 0.8))
     ]
     sides = [
         Setting(test, metric, n)

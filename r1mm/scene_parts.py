@@ -62,7 +62,9 @@ class DrawingSet(Strict):
 def _made_of(given: Any) -> str:
     """Which kind of set is meant, by the keys that only it has, so that a slip in one is told of that kind alone."""
     keys = set(given) if isinstance(given, dict) else set(type(given).model_fields)
-    return "drawings" if "sheet" in keys else "films" if keys & {"frames", "solids"} else "pictures"
+    if keys & {"frames", "solids"}:
+        return "films"
+    return "drawings" if "sheet" in keys or ("kinds" in keys and "world" not in keys) else "pictures"
 
 
 MadeSet = Annotated[

@@ -143,11 +143,12 @@ def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path, answer: Seq
         for split, scores in verdict["scores"].items():
             base, direct, trained = (scores[name] for name in ("base-think", "base-direct", "trained-think"))
             interval = trained["interval"]
-            parts = (verdict.get("form") or {}).get(split)
+            form: dict[str, Any] = (verdict.get("form") or {}).get(split) or {"known": False}
+            parts = ("parsing", "answering") if form.get("known", True) else ()
             table.add_row(
                 *(named, split, f"{base['accuracy']:.1f}", f"{direct['accuracy']:.1f}"),
                 *(f"{trained['accuracy']:.1f}", f"{interval['low']:.1f}", f"{interval['high']:.1f}"),
-                *(f"{parts[part]['points']:+.1f}" if parts else "" for part in ("parsing", "answering")),
+                *([f"{form[part]['points']:+.1f}" for part in parts] or ["", ""]),
                 *(
                     f"{100 * trained['format'] / trained['n']:.0f}%",
                     f"{trained['mean_tokens']:.1f}",

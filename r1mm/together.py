@@ -12,13 +12,17 @@ from r1mm.recipe_files import find_recipe, load_expected, load_recipe
 from r1mm.rundir import write_json, write_text
 
 
-def finished_jobs(recipe: str, runs: Path) -> list[Job]:
-    """The jobs of a recipe's finished runs below `runs`, of its pinned base model.  BadInput when there is none."""
+def finished_jobs(recipe: str, runs: Path, base_seed: int | None = None) -> list[Job]:
+    """The jobs of a recipe's finished runs below `runs` of one base model, the pinned one where `base_seed` is None.
+
+    BadInput when there is none.
+    """
     loaded = load_recipe(find_recipe(recipe) / "recipe.yaml")
     folder = runs / loaded.name
-    roots = [path for path in sorted(folder.glob("*-seed*")) if re.search(r"-seed\d+$", path.name)]
+    roots = [path for path in sorted(folder.glob("*-seed*")) if re.search(r"-seed\d+(-base\d+)?$", path.name)]
     jobs = [job_of(root) for root in roots if (root / "verdict.json").is_file() and not root.name.startswith("base-")]
-    jobs = [job for job in jobs if job.base_seed == default_base_seed(loaded)]
+    wanted = default_base_seed(loaded) if base_seed is None else base_seed
+    jobs = [job for job in jobs if job.base_seed == wanted]
     if not jobs:
         raise BadInput(f"{folder} holds no finished run of {loaded.name}; run `r1mm reproduce {recipe}` first")
     return jobs
@@ -50,14 +54,14 @@ def _over_seeds(variant: str, jobs: Sequence[Job]) -> Any:
     )
 
 
-def answer_of(recipe: str, runs: Path) -> dict[str, Any]:
+def answer_of(recipe: str, runs: Path, base_seed: int | None = None) -> dict[str, Any]:
     """What all finished runs of a recipe say together: `answer`, in words, and `verdicts`, one per variant over its
-    seeds.  Also written to `runs`/<recipe>/answer.json.
+    seeds.  Also written to `runs`/<recipe>/answer.json, of the pinned base model; `base_seed`: of another.
     """
     from r1mm.judge.answer import answer
 
     by_variant: dict[str, list[Job]] = {}
-    for job in finished_jobs(recipe, runs):
+    for job in finished_jobs(recipe, runs, base_seed):
         by_variant.setdefault(job.resolved.variant, []).append(job)
     verdicts = [_over_seeds(variant, jobs) for variant, jobs in by_variant.items()]
     folder = find_recipe(recipe)
@@ -67,14 +71,15 @@ def answer_of(recipe: str, runs: Path) -> dict[str, Any]:
         "answer": answer(load_expected(folder / "expected.yaml", loaded), verdicts),
         "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
     }
-    write_json(runs / loaded.name / "answer.json", found)
+    name = "answer.json" if base_seed in (None, default_base_seed(loaded)) else f"answer-base{base_seed}.json"
+    write_json(runs / loaded.name / name, found)
     return found
 
 
 def answer_beside(jobs: Sequence[Job]) -> dict[str, Any]:
     """What `answer_of` finds over all finished runs of the jobs' recipe; why not, where an older one does not fit."""
     try:
-        return answer_of(str(jobs[0].recipe_folder), jobs[0].runs)
+        return answer_of(str(jobs[0].recipe_folder), jobs[0].runs, jobs[0].base_seed)
     except BadInput as error:
         # It must not cost the page and the words of these.
         return {"answer": [f"No answer over all finished runs: {error}"]}

@@ -103,7 +103,8 @@ def _run_line(expected: Expected, split: str, verdict: SeedsVerdict) -> str:
     """What training did under one variant: gain and its parts, distance to direct answers, whether outputs think."""
     found = verdict.estimates[split]
     gain, direct, thinks = found["gain"], found["trained_minus_direct"], found["format"]
-    parts = " and ".join(f"{_signed(found[p].value)} ({_ends(found[p])}) by {p}" for p in PARTS if p in found)
+    apart = [part for part in PARTS if part in found and found[part].known]
+    parts = " and ".join(f"{_signed(found[part].value)} ({_ends(found[part])}) by {part}" for part in apart)
     ps = ", ".join(_p(one.p) for one in verdict.comparisons[split]["trained minus base-direct"])
     place = {1: "lies above", -1: "lies below", 0: "is not shown to differ from"}[shown_sign(direct.interval)]
     return (

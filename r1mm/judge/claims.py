@@ -141,6 +141,11 @@ def part_values(metric: Metric, split: str, readings: Readings) -> list[float]:
     return values
 
 
+def parts_known(split: str, readings: Readings) -> bool:
+    """Whether enough of a run can be read to tell the parts of its gain apart."""
+    return known(*map(marks, paired_readings(split, readings)))
+
+
 def part_evidence(metric: Metric, split: str, runs: Sequence[Outputs], readings: Sequence[Readings]) -> Evidence:
     """As `evidence`, of a part of the gain, from the readings of every run.
 
@@ -152,7 +157,7 @@ def part_evidence(metric: Metric, split: str, runs: Sequence[Outputs], readings:
     found, seeds, items = mean_over_items(tables[0]), 0.0, 0.0
     if len(runs) > 1:
         found, seeds, items = over_seeds(tables, shares=False)
-    if not all(known(*map(marks, paired_readings(split, one))) for one in readings):
+    if not all(parts_known(split, one) for one in readings):
         found = found._replace(interval=Interval(low=-1.0, high=1.0))
     given = evidence("gain", runs)
     return given._replace(found=found.scaled(100), seed_error=100 * seeds, item_error=100 * items)

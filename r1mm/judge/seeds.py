@@ -12,6 +12,7 @@ from r1mm.judge.claims import (
     judge_claim,
     part_evidence,
     part_values,
+    parts_known,
     unit,
     unit_factor,
     values_of,
@@ -40,7 +41,8 @@ ESTIMATED: tuple[Metric, ...] = ("accuracy", "gain", "trained_minus_direct", "fo
 class Estimate(Strict):
     """A metric over all seeds: mean, 90 % interval, each seed's value, and the standard errors that make it up.
 
-    `interval` holds seeds and items (`crossed`); with one seed, items only.  `bootstrap` is the percentile interval of
+    `interval` holds seeds and items (`crossed`); with one seed, items only; all that is possible for a part of a gain
+    that is not `known` (`form.known`).  `bootstrap` is the percentile interval of
     the hierarchical bootstrap, a cross-check that is too narrow with few seeds.
     """
 
@@ -52,6 +54,7 @@ class Estimate(Strict):
     seed_error: float | None
     item_error: float | None
     bootstrap: Interval
+    known: bool = True
 
 
 class SeedsVerdict(Strict):
@@ -123,6 +126,7 @@ def _estimate(metric: Metric, split: str, runs: Sequence[Outputs], readings: Seq
         seed_error=given.seed_error if len(runs) > 1 else None,
         item_error=given.item_error if len(runs) > 1 else given.found.variance**0.5,
         bootstrap=hierarchical_bootstrap(tables, TEST_LEVEL).scaled(factor),
+        known=metric not in PARTS or all(parts_known(split, one) for one in readings),
     )
 
 

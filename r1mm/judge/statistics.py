@@ -211,18 +211,19 @@ def ratio_of_means(first: Sequence[float], second: Sequence[float]) -> Measureme
 
 
 def mean_over_items(values: Sequence[float]) -> Measurement:
-    """The mean of a value per item, of which most lie from -1 to 1, such as linearised shares (`form.parts_by_item`).
+    """The mean of a value per item, such as linearised shares (`form.parts_by_item`).
 
-    As `crossed.crossed` has it for one seed: half an item is added to either extreme, so that the variance is never
-    zero, and half a step to both ends of Student's interval, for continuity.  Of the parts of a gain it keeps 5 % at
-    each end where `form.known` allows it (benchmarks/verdict_rates.py).  Raises BadInput for fewer than two items.
+    As `crossed.crossed` has it for one seed: half an item is added to either extreme of -1 and 1, so that the variance
+    is never zero, and to both ends of Student's interval half the largest step that one item makes, for continuity.
+    How often it errs for the parts of a gain: `form.known`.  Raises BadInput for fewer than two items.
     """
     n = len(values)
     if n < 2:
         raise BadInput(f"{n} items give no mean with an interval; give two or more")
     total, squares, size = float(np.sum(values)), float(np.square(values).sum()), n + 2
     mean, variance = total / n, ((squares + 1) / size - (total / size) ** 2) / size
-    half = float(stdtrit(n - 1, 1 - ONE_SIDED)) * math.sqrt(variance) + 0.5 / n
+    step = max(1.0, float(np.abs(values).max())) / n
+    half = float(stdtrit(n - 1, 1 - ONE_SIDED)) * math.sqrt(variance) + step / 2
     return Measurement(mean, Interval(low=mean - half, high=mean + half), variance)
 
 

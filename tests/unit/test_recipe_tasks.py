@@ -169,6 +169,14 @@ def test_what_is_wrong_with_drawings_is_told_in_one_line(tmp_path: Path, find: s
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_misspelt_sheet_is_still_told_of_drawings(tmp_path: Path) -> None:
+    path = tmp_path / "mm8k-mini" / "recipe.yaml"
+    path.parent.mkdir()
+    path.write_text((RECIPES / "mm8k-mini" / "recipe.yaml").read_text().replace("{sheet: poster,", "{sheets: poster,"))
+    with pytest.raises(BadInput, match=r"scenes\.ood\.drawings\.sheet: is missing; add it\n.*sheets: unknown key"):
+        load_recipe(path)
+
+
 def test_drawings_and_solids_do_not_go_together(tmp_path: Path) -> None:
     recipe = yaml.safe_load((RECIPES / "mm8k-mini" / "recipe.yaml").read_text())
     solids = yaml.safe_load((RECIPES / "r1v-mini" / "recipe.yaml").read_text())["scenes"]

@@ -13,8 +13,8 @@ from r1mm.errors import BadInput
 from r1mm.expected import Claim, Expected
 from r1mm.judge.claims import ClaimResult
 from r1mm.judge.form import (
+    FEWEST_EACH,
     FEWEST_READ,
-    FEWEST_RIGHT,
     FormEffect,
     decompose,
     form_effect,
@@ -122,7 +122,8 @@ def test_claims_by_hand() -> None:
         ((0, 0), (0, 0)),
         ((FEWEST_READ - 1, 40), (160, 80)),
         ((160, 80), (FEWEST_READ - 1, 40)),
-        ((160, FEWEST_RIGHT - 1), (160, 80)),
+        ((160, FEWEST_EACH - 1), (160, 80)),
+        ((160, 160 - FEWEST_EACH + 1), (160, 80)),
     ],
 )
 def test_where_too_little_can_be_read_nothing_is_decided(base: tuple[int, int], trained: tuple[int, int]) -> None:
@@ -140,7 +141,7 @@ def test_where_too_little_can_be_read_nothing_is_decided(base: tuple[int, int], 
     assert effect.parsing.points + effect.answering.points == pytest.approx(gain)
     assert (effect.parsing.interval.low, effect.answering.interval.high) == (-100.0, 100.0)
     said = form_words("set", effect)
-    assert "what of it is parsing is not known, for on one side fewer than 50 outputs can be read or fewer" in said
+    assert "what of it is parsing is not known, for on one side fewer than 50 outputs can be read, or" in said
     assert "explains" not in said
 
 
