@@ -1,6 +1,7 @@
-"""How much of a gain is form, as a page shows it: a figure, drawn from the verdict's `form`."""
+"""How much of a gain is form, as a page shows it: a sentence and a figure, from the verdict's `form`."""
 
 import functools
+import re
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
@@ -16,6 +17,11 @@ PARTS = (
     ("answering", "of it by answering: more of those are right", TRAINED),
     ("forced", "gain when every output is read by force", OTHER),
 )
+
+
+def sentence(split: str, effect: Row) -> str:
+    """What the parts of one split's gain say, with a page's minus signs."""
+    return re.sub(r"(?<!\w)-(?=\d)", "\u2212", form_words(split, FormEffect.model_validate(effect)))
 
 
 def _draw(axes: Axes, effect: Row) -> None:
@@ -46,7 +52,7 @@ def form_figure(form: Mapping[str, Row]) -> str:
         draw_panel(
             f"form{index}",
             f"{split}: what the gain is made of",
-            form_words(split, FormEffect.model_validate(effect)),
+            sentence(split, effect),
             230,
             functools.partial(_draw, effect=effect),
             left=12.0,

@@ -15,12 +15,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from r1mm.judge.form import FormEffect, form_words
 from r1mm.ledger import Entry
 from r1mm.report import figures
 from r1mm.report.distilled import distilled_section
 from r1mm.report.figures import Row
-from r1mm.report.form import form_figure
+from r1mm.report.form import form_figure, sentence
 from r1mm.report.rows import GROUPS, lines_figure, shown_lines
 from r1mm.report.sections import full_sections, why_not
 from r1mm.report.words import (
@@ -264,7 +263,7 @@ def build_report(inputs: ReportInputs) -> str:
         samples=choose_samples(inputs), settings=shown_settings(inputs.resolved), why_not=why_not([verdict]),
         sheets={split: data_uri(png, SHEET_BYTES, SHEET_SIDE) for split, png in inputs.contact_sheets.items()},
         form_dots=Markup(form_figure(form)),
-        form_words=[form_words(split, FormEffect.model_validate(effect)) for split, effect in form.items()],
+        form_words=[sentence(split, effect) for split, effect in form.items()],
         lines=lines, alone=all(line.this_run for rows in lines.values() for line in rows),
         dots=Markup(lines_figure(lines)),
         training_words=TRAINING_WORDS,

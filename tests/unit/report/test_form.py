@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from r1mm.judge.form import FormEffect, form_words
-from r1mm.report.form import form_figure
+from r1mm.report.form import form_figure, sentence
 from r1mm.report.page import ReportInputs, build_report
 from tests.unit.report.pages import check_self_contained, words
 
@@ -48,6 +48,11 @@ def test_no_share_is_said_of_what_is_not_shown_or_points_both_ways(given: dict[s
     found = form_words("set", FormEffect.model_validate(given))
     assert found.startswith(says)
     assert "%" not in found
+
+
+def test_a_page_has_true_minus_signs() -> None:
+    said = sentence("mmmu-val", effect(-10.0, -18.0, -2.0, -14.0))
+    assert said.startswith("mmmu-val: of \u221210.0 (\u221218.0 to \u22122.0) points, parsing explains \u221214.0")
 
 
 def test_a_panel_for_each_split() -> None:
