@@ -11,7 +11,7 @@ This happens inside the model's own forward pass, so that DDP's, ZeRO's and grad
 always see.  Rows keep TRL's order, except that the rows of a group stay in one micro-batch where a step has several:
 scattered over micro-batches they would have nothing to share.  Padding that no row of a pass needs is cut off first.
 
-The sums are the same numbers in another order: loss and gradient agree with TRL's to rounding (tests/unit/train/
+The sums are the same numbers in another order: loss and gradient agree with TRL's to rounding (tests/recipes/
 test_grouped.py), and `benchmarks/step.py --check-only` fails where the tower sees an image twice.
 """
 
