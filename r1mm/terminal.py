@@ -121,20 +121,8 @@ def print_comparison(verdicts: Sequence[dict[str, Any]], page: Path, answer: Seq
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for column in (
-        "variant",
-        "set",
-        "base",
-        "direct",
-        "after",
-        "from",
-        "to",
-        "parsing",
-        "answering",
-        "think",
-        "tokens",
-        "outcome",
-    ):
+    measured = ("base", "direct", "after", "from", "to", "parsing", "answering", "think", "tokens")
+    for column in ("variant", "set", *measured, "outcome"):
         table.add_column(
             column, justify="left" if column in ("variant", "set", "outcome") else "right", no_wrap=column != "outcome"
         )

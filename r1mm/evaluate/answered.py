@@ -46,19 +46,15 @@ def form_of(asked: Asked) -> Form:
     return "text" if asked.kind == "text" else "math"
 
 
-def _options(asked: Asked) -> dict[str, str]:
-    return dict(zip(asked.letters, asked.options, strict=True))
-
-
 def truths_of(asked: Asked, truth: str) -> list[Truth]:
     """The right answer; of a lone letter, whose options are in the picture, as a letter."""
     if asked.kind == "letter":
-        return [Truth(truth, _options(asked)[truth])]
+        return [Truth(truth, asked.by_letter[truth])]
     return [Truth(truth, None) if truth in LETTERS else Truth(None, truth)]
 
 
 def _in_form(asked: Asked, completion: str) -> str | None:
-    return answer_in_form(form_of(asked), completion, _options(asked), _PLACES)
+    return answer_in_form(form_of(asked), completion, asked.by_letter, _PLACES)
 
 
 def parse(asked: Asked, completion: str) -> str | None:
@@ -66,24 +62,24 @@ def parse(asked: Asked, completion: str) -> str | None:
     text = _in_form(asked, completion)
     if text is None:
         return None
-    return interpret(text, _options(asked), asked.letters).letter or plain(text) or None
+    return interpret(text, asked.by_letter, asked.letters).letter or plain(text) or None
 
 
 def is_right(asked: Asked, completion: str, truth: str) -> bool:
     """Whether the answer is in its form, and right."""
     text = _in_form(asked, completion)
-    return text is not None and right(text, truths_of(asked, truth), _options(asked))
+    return text is not None and right(text, truths_of(asked, truth), asked.by_letter)
 
 
 def parse_leniently(asked: Asked, completion: str) -> str | None:
     """The words in which an answer is found by force; None where there are none."""
-    found = found_by_force(form_of(asked), completion, _options(asked))
+    found = found_by_force(form_of(asked), completion, asked.by_letter)
     return None if found is None else found.texts[0]
 
 
 def is_right_leniently(asked: Asked, completion: str, truth: str) -> bool:
     """Whether the answer is right when it is read by force, or in its form."""
-    form, options = form_of(asked), _options(asked)
+    form, options = form_of(asked), asked.by_letter
     found = found_by_force(form, completion, options)
     forced = right_by_force(form, found, completion, truths_of(asked, truth), options)
     return forced or is_right(asked, completion, truth)

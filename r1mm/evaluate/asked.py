@@ -37,10 +37,15 @@ class Asked(BaseModel):
         """The letters of the options."""
         return string.ascii_uppercase[: len(self.options)]
 
+    @property
+    def by_letter(self) -> dict[str, str]:
+        """The options by their letters, in order."""
+        return dict(zip(self.letters, self.options, strict=True))
+
     def letter_of(self, text: str) -> str | None:
         """The letter of the option that reads `text`, case and blanks aside; None where none does."""
         wanted = " ".join(text.split()).casefold()
-        for letter, option in zip(self.letters, self.options, strict=True):
+        for letter, option in self.by_letter.items():
             if " ".join(option.split()).casefold() == wanted:
                 return letter
         return None

@@ -100,7 +100,7 @@ def _nearest(asked: Asked, text: str) -> str | None:
 
 
 def _letter(asked: Asked, text: str, *, nearest: bool) -> str | None:
-    options = dict(zip(asked.letters, asked.options, strict=True))
+    options = asked.by_letter
     meant = interpret(text, options, asked.letters)
     if meant.letter or meant.fault:
         return meant.letter

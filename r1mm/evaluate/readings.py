@@ -76,7 +76,7 @@ def _form(scorer: Scorer, output: Output) -> Form:
 
 def _options(form: Form, output: Output, question: str) -> dict[str, str]:
     if output.asked is not None:
-        return dict(zip(output.asked.letters, output.asked.options, strict=True))
+        return output.asked.by_letter
     return {} if form == "counting" else find_options(question)
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,7 +18,6 @@ from PIL import Image, ImageDraw
 from r1mm.mini.render import Pixels
 
 Figure = Literal["rectangle", "angle", "circle", "bars"]
-FIGURES: tuple[Figure, ...] = get_args(Figure)
 Rgb = tuple[int, int, int]
 Range = tuple[float, float]
 Point = tuple[float, float]

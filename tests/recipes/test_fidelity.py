@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,7 @@ from r1mm.train.fixture import read_fixture
 from r1mm.train.replay import reading_of, replay
 from tests.unit.train.recorded import Kind, write_fixture
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums of a few numbers are no faster on two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Recorded from upstream's code; data for checks, which no commit carries.

@@ -1,7 +1,6 @@
 """A group's images encoded once: the same numbers as TRL's own way, with the tower at U images."""
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,7 @@ from r1mm.errors import BadInput
 from r1mm.train.grouped import take_rows
 from tests.unit.train.on_and_off import GROUP, PATCHES, TOLERANCE, apart, compared, one_step, save_base, trainer_of
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums of a few numbers are no faster on two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 KINDS = ["qwen2_vl", "qwen2_5_vl"]
